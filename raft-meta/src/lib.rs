@@ -1,1 +1,11 @@
-//! (being written)
+//! The replicated metadata store: pure state machines, the Raft log, the Raft adapter, the service that
+//! members run and the client that nodes use. It knows nothing of grains' code.
+//!
+//! - `machine`: the `meta` group's state machine (sessions, leases, shards, workers); pure.
+//! - `state`: the `state` group's machine (grain state) over an `engine`.
+//! - `log`: the Raft log on `core::world::Disk`.
+//! - `raft`: the only place that names openraft.
+//! - `leader`, `service`, `client`: what a leader does, what members serve, how nodes ask.
+
+pub mod group;
+pub mod log;
