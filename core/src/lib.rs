@@ -24,7 +24,7 @@ pub use envelope::{Chain, Envelope, Frame, RequestId, Sender};
 pub use epoch::{Epoch, Grant};
 pub use error::{AppError, CallError, ErrorKind, Outcome, PlatformError, Ran, Refusal};
 pub use id::{GrainId, GrainType, Key, KeyKind, MethodId, NodeId, Revision, SessionId, ShardId};
-pub use service::{Method, MethodInfo, Service};
+pub use service::{Method, MethodInfo, Service, ServiceInfo};
 pub use session::SessionLease;
 
 /// A boxed future that may be sent between threads: the shape of every dyn-compatible async seam.

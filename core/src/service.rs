@@ -13,6 +13,29 @@ pub trait Service: Sized + Send + Sync + 'static {
     const KEYS: KeyKind;
     /// Every method, in order of declaration.
     const METHODS: &'static [MethodInfo];
+    /// Contract-first interfaces: the protobuf `FileDescriptorSet` (with imports) that holds the service
+    /// [`Service::NAME`]. `None`: Rust-first, arguments and results are named-field MessagePack.
+    const DESCRIPTORS: Option<&'static [u8]> = None;
+}
+
+/// What is known of an interface without its types: for the gateway's registry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ServiceInfo {
+    /// [`Service::NAME`].
+    pub name: &'static str,
+    /// [`Service::KEYS`].
+    pub keys: KeyKind,
+    /// [`Service::METHODS`].
+    pub methods: &'static [MethodInfo],
+    /// [`Service::DESCRIPTORS`].
+    pub descriptors: Option<&'static [u8]>,
+}
+
+impl ServiceInfo {
+    /// The facts of `S`.
+    pub const fn of<S: Service>() -> Self {
+        Self { name: S::NAME, keys: S::KEYS, methods: S::METHODS, descriptors: S::DESCRIPTORS }
+    }
 }
 
 /// What is known of a method without its types.
