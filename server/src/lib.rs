@@ -14,3 +14,5 @@ pub use millet_core::{
 
 pub mod prelude;
 pub mod rt;
+#[cfg(feature = "server")]
+pub mod world;

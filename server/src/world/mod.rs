@@ -1,0 +1,56 @@
+//! The outside world: clock, entropy, disk, threads, tasks, network. Everything above it goes through
+//! these seams, so that production and the simulator run the same assembly.
+//!
+//! This folder is the only place that names the operating system, sockets and the task spawner's runtime.
+
+mod clock;
+pub mod net;
+mod tasks;
+
+use std::sync::Arc;
+
+use millet_core::{
+    clock::Clock,
+    world::{Disk, Entropy, Spawner, Threads},
+};
+
+pub use clock::{OsClock, OsEntropy};
+pub use net::{Dial, Incoming, Listener, Net, OsNet, Stream};
+pub use tasks::{OsThreads, Tasks};
+
+/// Everything a node needs from outside, in one cheap-to-clone value.
+#[derive(Clone)]
+pub struct World {
+    /// Boot, monotonic and wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// Random bits.
+    pub entropy: Arc<dyn Entropy>,
+    /// Files.
+    pub disk: Arc<dyn Disk>,
+    /// Named OS threads.
+    pub threads: Arc<dyn Threads>,
+    /// Where tasks start.
+    pub spawner: Arc<dyn Spawner>,
+    /// Bind and connect.
+    pub net: Arc<dyn Net>,
+}
+
+impl World {
+    /// The real world; tasks run on `runtime`, files on `disk`.
+    pub fn real(runtime: tokio::runtime::Handle, disk: Arc<dyn Disk>) -> Self {
+        Self {
+            clock: Arc::new(OsClock::new()),
+            entropy: Arc::new(OsEntropy::default()),
+            disk,
+            threads: Arc::new(OsThreads),
+            spawner: Arc::new(Tasks::new(runtime)),
+            net: Arc::new(OsNet),
+        }
+    }
+
+    /// The same world with another spawner: for the parts that run on threads of their own.
+    #[must_use]
+    pub fn on(&self, spawner: Arc<dyn Spawner>) -> Self {
+        Self { spawner, ..self.clone() }
+    }
+}
