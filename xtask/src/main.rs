@@ -1,2 +1,36 @@
-//! (being written)
-fn main() {}
+//! Project tasks, run as `cargo xtask <task>`: `check` is the gate that every change passes, `tidy` the
+//! part of it that reads the tree. Nothing here is linked into what ships.
+
+mod check;
+mod tidy;
+
+use std::{path::PathBuf, process::ExitCode};
+
+const USAGE: &str = "usage: cargo xtask check [--fast] [--skip STEP]... [--only STEP]...
+       cargo xtask tidy
+steps of check, in order: fmt, tidy, clippy, test, deny
+  --fast   fmt, tidy and clippy only";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let passed = match args.as_slice() {
+        ["check", options @ ..] => check::Plan::parse(options).and_then(|plan| check::run(&root(), &plan)),
+        ["tidy"] => tidy::report(&root()),
+        _ => Err(anyhow::anyhow!("{USAGE}")),
+    };
+    match passed {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// The workspace: the parent of this package's folder.
+fn root() -> PathBuf {
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    here.parent().map_or(here.clone(), PathBuf::from)
+}
