@@ -64,6 +64,7 @@ const NAMED: &[Named] = &[
             "raft-meta/src/service",
             "raft-meta/src/client",
             "server/src/adapters",
+            "server/src/world",
             "gateway",
             "client",
             "stub-gen",
@@ -71,7 +72,7 @@ const NAMED: &[Named] = &[
             "samples",
             "benches",
         ],
-        instead: "only drivers name tonic: raft-meta's raft, service and client, the server's adapters, gateway, client, proto",
+        instead: "only drivers name tonic: raft-meta's raft, service and client, the server's adapters and world, gateway, client, proto",
     },
 ];
 
