@@ -1,1 +1,26 @@
-//! (being written)
+//! Test tools of the workspace: bounded waiting, a disk that forgets, clocks that are set by hand,
+//! seeded entropy, an in-memory state store, and the conformance suite every state store passes.
+//!
+//! Used from tests only. The suite for store authors (`store-suite`) needs nothing but `millet-core`.
+
+mod clock;
+mod entropy;
+pub mod memory_store;
+pub mod sim_disk;
+mod skip;
+mod spawn;
+#[cfg(feature = "store-suite")]
+pub mod store_suite;
+mod wait;
+
+pub use clock::TestClock;
+pub use entropy::SeededEntropy;
+pub use memory_store::MemoryStore;
+pub use sim_disk::{Cut, SimDisk};
+pub use skip::skip;
+pub use spawn::StdThreads;
+#[cfg(feature = "tokio")]
+pub use spawn::TokioSpawner;
+pub use wait::until;
+#[cfg(feature = "tokio")]
+pub use wait::{until_async, until_some};
