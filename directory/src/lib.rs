@@ -10,5 +10,5 @@ pub mod owners;
 pub mod peer;
 
 pub use meta::{Acquired, Holder, KeeperLink, Meta, MetaError, ShardAck};
-pub use owners::{Claim, Owners, Residents};
+pub use owners::{Claim, Owners, Placement, Residents};
 pub use peer::{PeerId, Peers};

@@ -20,6 +20,17 @@ pub struct Claim {
     pub previous: Option<Grant>,
 }
 
+/// Where a grain of a leased type is activated when nobody holds it. (Sharded types follow their table.)
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
+#[non_exhaustive]
+pub enum Placement {
+    /// On the node that calls it first.
+    #[default]
+    PreferLocal,
+    /// On the node that the hash ring names: calls from anywhere go there directly.
+    Hash,
+}
+
 /// What the runtime asks of the directory.
 pub trait Owners: Send + Sync + 'static {
     /// Obtains the right to activate `grain` here. `Moved` if another session holds it, `Unavailable`

@@ -36,7 +36,9 @@ pub trait HostedMethod: Method<Service: Hosted> {
     fn into_msg(args: Self::Args, reply: Reply<Self>) -> <Self::Service as Hosted>::Msg;
     /// Takes back what `into_msg` wrapped (for a resend elsewhere); the message itself if it is of
     /// another method.
-    fn from_msg(msg: <Self::Service as Hosted>::Msg) -> Result<(Self::Args, Reply<Self>), <Self::Service as Hosted>::Msg>;
+    fn from_msg(
+        msg: <Self::Service as Hosted>::Msg,
+    ) -> Result<(Self::Args, Reply<Self>), <Self::Service as Hosted>::Msg>;
 }
 
 /// Runs messages on a grain. Generated as `impl<G: PlayerGrain> Dispatch<G> for Player`, which the
