@@ -268,7 +268,7 @@ pub enum CallError<E> {
     #[error("refused: {0}")]
     App(E),
     /// The platform could not carry the call out.
-    #[error("{0}")]
+    #[error(transparent)]
     Platform(#[from] PlatformError),
 }
 
