@@ -12,6 +12,8 @@ pub use millet_core::{
     CallError, ErrorKind, GrainId, GrainType, Key, KeyKind, NodeId, PlatformError, Ran, Refusal,
 };
 
+#[cfg(feature = "server")]
+pub mod adapters;
 pub mod prelude;
 pub mod rt;
 #[cfg(feature = "server")]

@@ -157,6 +157,8 @@ impl AsyncWrite for Accepted {
 #[derive(Clone)]
 pub struct Dial(Arc<dyn Net>);
 
+type Connecting = BoxFuture<'static, io::Result<TokioIo<Box<dyn Stream>>>>;
+
 /// A peer that does not answer a connect within this is not there; the caller tries again.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 /// HTTP/2 windows: one maximal message fits a stream's, so that it never waits for a window update.
@@ -188,17 +190,13 @@ impl Dial {
     fn connector(
         &self,
         addr: &str,
-    ) -> impl tower::Service<
-        Uri,
-        Response = TokioIo<Box<dyn Stream>>,
-        Error = io::Error,
-        Future = BoxFuture<'static, io::Result<TokioIo<Box<dyn Stream>>>>,
-    > + Send
+    ) -> impl tower::Service<Uri, Response = TokioIo<Box<dyn Stream>>, Error = io::Error, Future = Connecting>
+    + Send
     + 'static {
         let (net, addr) = (self.0.clone(), addr.to_owned());
         tower::service_fn(move |_: Uri| {
             let (net, addr) = (net.clone(), addr.clone());
-            Box::pin(async move { net.connect(&addr).await.map(TokioIo::new) }) as BoxFuture<'static, _>
+            Box::pin(async move { net.connect(&addr).await.map(TokioIo::new) }) as Connecting
         })
     }
 }

@@ -1,0 +1,304 @@
+//! The listener's side: checks the hello, takes calls, hands them to the runtime in the order they came,
+//! and sends the answers back on the same lane. Turns belong to their activations: when a lane ends, only
+//! the answers are lost.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use futures::{Stream, StreamExt, stream::FuturesUnordered};
+use millet_core::{
+    AppError, BoxFuture, CallError, ErrorKind, Outcome, PlatformError, SessionId, SessionLease, limits,
+};
+use millet_proto::{
+    peer::{Hello, PROTOCOL, call_from_wire, reply_to_wire},
+    wire::{self, PeerFrame, peer_server::Peer},
+};
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{
+    Transport,
+    bound::ClockBound,
+    hello::{Us, check},
+    link::{PING, SILENCE},
+    writer::{Lane, Writer},
+};
+
+/// Calls a peer may have in flight on one lane. With [`limits::MESSAGE_BYTES`] not the bound on memory:
+/// that is [`BYTES`].
+const CREDIT: u32 = 16_384;
+/// Argument bytes in flight on one lane; above this the lane is not read, and HTTP/2 holds the peer back.
+const BYTES: usize = 64 * 1024 * 1024;
+/// The first frame must come within this, or the stream is closed (a silent connection holds memory).
+const HELLO: Duration = Duration::from_secs(5);
+/// How often a frozen writer is given another look at its session.
+const TICK: Duration = Duration::from_millis(20);
+
+/// One peer session that sends to us.
+pub(super) struct Inbound {
+    lease: Arc<SessionLease>,
+    bound: Mutex<ClockBound>,
+    ended: CancellationToken,
+}
+
+impl Inbound {
+    /// Our session, which the peer means.
+    pub(super) fn ours(&self) -> SessionId {
+        self.lease.id()
+    }
+    /// Closes its lanes.
+    pub(super) fn close(&self) {
+        self.ended.cancel();
+    }
+}
+
+/// The gRPC service of the peer listener.
+pub struct Service {
+    transport: Arc<Transport>,
+}
+
+impl Service {
+    pub(super) fn new(transport: Arc<Transport>) -> Self {
+        Self { transport }
+    }
+}
+
+type Frames = Pin<Box<dyn Stream<Item = Result<PeerFrame, Status>> + Send>>;
+type InboundLane = Lane<()>;
+
+#[tonic::async_trait]
+impl Peer for Service {
+    type LaneStream = Frames;
+
+    async fn lane(&self, request: Request<Streaming<PeerFrame>>) -> Result<Response<Frames>, Status> {
+        let from =
+            request.extensions().get::<std::net::SocketAddr>().map_or_else(String::new, ToString::to_string);
+        let mut incoming = request.into_inner();
+        let first = tokio::time::timeout(HELLO, incoming.message()).await;
+        let first = first.map_err(|_| Status::deadline_exceeded(format!("no hello within {HELLO:?}")))??;
+        let hello = first
+            .and_then(|f| f.hello)
+            .ok_or_else(|| Status::invalid_argument("the first frame must be a hello"))?;
+        let hello = Hello::try_from(hello).map_err(|e| Status::invalid_argument(e.to_string()))?;
+        match self.transport.accept(&hello) {
+            Ok((peer, lane)) => {
+                let frames = Writer::new(lane.clone()).map(Ok);
+                let task = lane_task(self.transport.clone(), peer, lane, hello, incoming);
+                self.transport.world.spawner.spawn("peer inbound lane", task);
+                Ok(Response::new(Box::pin(frames)))
+            }
+            Err(why) => {
+                self.transport.counters.hellos_refused.fetch_add(1, Ordering::Relaxed);
+                self.transport.log_refusal(&format!("{} from {from}", hello.node), &why);
+                let refused = PlatformError::new(ErrorKind::Unavailable { what: why });
+                let mut answer = self.transport.hello(&hello);
+                answer.refused = Some(refused.into());
+                let frame = PeerFrame { hello: Some(answer), ..PeerFrame::default() };
+                Ok(Response::new(Box::pin(futures::stream::once(async { Ok(frame) }))))
+            }
+        }
+    }
+}
+
+fn lane_task(
+    transport: Arc<Transport>,
+    peer: Arc<Inbound>,
+    lane: Arc<InboundLane>,
+    hello: Hello,
+    incoming: Streaming<PeerFrame>,
+) -> BoxFuture<'static, ()> {
+    Box::pin(async move {
+        let (session, number) = (hello.session, hello.lane);
+        let ended = peer.ended.clone();
+        let reader = Reader { transport: transport.clone(), peer: peer.clone(), lane: lane.clone(), session };
+        let why = tokio::select! {
+            () = ended.cancelled() => "the session has ended or reconnected".to_owned(),
+            why = async { if number == 0 { reader.control(incoming).await } else { reader.calls(incoming).await } } => why,
+        };
+        tracing::debug!(peer = %hello.node, lane = number, why, "an inbound lane ended");
+        drop(lane.with(super::lane::LaneState::close));
+        if number == 0 {
+            peer.close();
+            let mut inbound = transport.inbound.lock();
+            if inbound.get(&session).is_some_and(|p| Arc::ptr_eq(p, &peer)) {
+                inbound.remove(&session);
+            }
+        }
+    })
+}
+
+impl Transport {
+    /// Our hello in answer to theirs.
+    fn hello(&self, theirs: &Hello) -> wire::Hello {
+        Hello {
+            cluster: self.config.cluster.clone(),
+            protocol: PROTOCOL,
+            node: self.config.node,
+            session: theirs.target_session,
+            target_node: theirs.node,
+            target_session: theirs.session,
+            lane: theirs.lane,
+            features: Vec::new(),
+            credit: CREDIT,
+        }
+        .into()
+    }
+
+    /// Takes or refuses a lane.
+    fn accept(&self, hello: &Hello) -> Result<(Arc<Inbound>, Arc<InboundLane>), String> {
+        let lease = self.identity.session();
+        let us = Us {
+            cluster: &self.config.cluster,
+            node: self.config.node,
+            session: lease.as_ref().map(|l| l.id()),
+        };
+        check(us, hello)?;
+        let lease = lease.ok_or("this node has no session yet; retry")?;
+        if !self.identity.accepts_from(hello.session) {
+            return Err(format!("session {} has ended, or is not known here yet; retry", hello.session));
+        }
+        let peer = if hello.lane == 0 {
+            let bound = Mutex::new(ClockBound::default());
+            let peer = Arc::new(Inbound { lease: lease.clone(), bound, ended: CancellationToken::new() });
+            // A second control lane means that the peer has given the first one up.
+            if let Some(old) = self.inbound.lock().insert(hello.session, peer.clone()) {
+                old.close();
+            }
+            peer
+        } else {
+            self.inbound.lock().get(&hello.session).cloned().ok_or("open the control lane first")?
+        };
+        let lane = Lane::new(self.hello(hello), lease, self.world.clock.clone());
+        Ok((peer, lane))
+    }
+}
+
+/// Reads one inbound lane; returns why it ended.
+struct Reader {
+    transport: Arc<Transport>,
+    peer: Arc<Inbound>,
+    lane: Arc<InboundLane>,
+    session: SessionId,
+}
+
+/// An answer on its way back: call id, argument bytes it held, outcome.
+type Running = BoxFuture<'static, (u64, usize, Outcome)>;
+
+impl Reader {
+    async fn control(&self, mut incoming: Streaming<PeerFrame>) -> String {
+        let mut pings = tokio::time::interval(PING);
+        let opened = self.transport.world.clock.boottime();
+        loop {
+            tokio::select! {
+                frame = incoming.message() => match frame {
+                    Ok(Some(frame)) => {
+                        let mut bound = self.peer.bound.lock();
+                        for pong in &frame.pongs {
+                            bound.pong(pong.nonce, pong.now_ms);
+                        }
+                        drop(bound);
+                        self.lane.with(|state| frame.pings.iter().for_each(|p| state.pong(p.nonce)));
+                    }
+                    Ok(None) => return "closed by the peer".into(),
+                    Err(status) => return format!("lost: {}", status.message()),
+                },
+                _ = pings.tick() => {
+                    let now = self.transport.world.clock.boottime();
+                    let (nonce, heard) = {
+                        let mut bound = self.peer.bound.lock();
+                        (bound.ping(now), bound.heard())
+                    };
+                    if now.since(heard.unwrap_or(opened)) > SILENCE {
+                        return format!("no answer to pings for {SILENCE:?}");
+                    }
+                    if let Some(nonce) = nonce {
+                        self.lane.with(|state| state.ping(nonce));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn calls(&self, mut incoming: Streaming<PeerFrame>) -> String {
+        let mut running: FuturesUnordered<Running> = FuturesUnordered::new();
+        let mut bytes = 0;
+        let mut ticks = tokio::time::interval(TICK);
+        loop {
+            tokio::select! {
+                Some((id, held, outcome)) = running.next(), if !running.is_empty() => {
+                    bytes -= held;
+                    self.answer(id, outcome);
+                }
+                frame = incoming.message(), if bytes < BYTES => match frame {
+                    Ok(Some(frame)) => {
+                        if !self.transport.identity.accepts_from(self.session) {
+                            self.transport.counters.frames_from_ended.fetch_add(1, Ordering::Relaxed);
+                            return format!("session {} has ended", self.session);
+                        }
+                        if running.len() + frame.calls.len() > CREDIT as usize {
+                            return format!("more than {CREDIT} calls in flight");
+                        }
+                        for call in frame.calls {
+                            let held = call.args.len();
+                            bytes += held;
+                            running.push(self.take(call, held));
+                        }
+                    }
+                    Ok(None) => return "closed by the peer".into(),
+                    Err(status) => return format!("lost: {}", status.message()),
+                },
+                _ = ticks.tick() => self.lane.with(|_| ()),
+            }
+        }
+    }
+
+    /// Gives one call to the runtime. New futures are polled in the order they were pushed, so that
+    /// messages reach a mailbox in the order they were sent.
+    fn take(&self, call: wire::Call, held: usize) -> Running {
+        let id = call.id;
+        let ready = |kind: ErrorKind| -> Running {
+            Box::pin(std::future::ready((id, held, Err(PlatformError::new(kind).into()))))
+        };
+        let now = self.transport.world.clock.boottime();
+        let Some(deadline) = self.peer.bound.lock().local_deadline(call.deadline_ms, now) else {
+            return ready(ErrorKind::Unavailable {
+                what: "the clocks of two nodes are not bounded by a fresh ping".into(),
+            });
+        };
+        let envelope = match call_from_wire(call, self.session, deadline) {
+            Ok(envelope) => envelope,
+            Err(e) => return ready(e.into()),
+        };
+        if deadline <= now {
+            return ready(ErrorKind::DeadlineExceeded { blocker: Some("the link".into()) });
+        }
+        match self.transport.residents.get().and_then(std::sync::Weak::upgrade) {
+            Some(residents) => {
+                let outcome = residents.dispatch(envelope);
+                Box::pin(async move { (id, held, outcome.await) })
+            }
+            None => ready(ErrorKind::Unavailable { what: "this node is starting or stopping".into() }),
+        }
+    }
+
+    fn answer(&self, id: u64, outcome: Outcome) {
+        let size = match &outcome {
+            Ok(b) | Err(CallError::App(AppError::Encoded(b))) => b.len(),
+            Err(CallError::App(AppError::Refusal(r))) => r.details.len() + r.message.len(),
+            Err(CallError::Platform(_)) => 0,
+        };
+        let outcome = if size > limits::MESSAGE_BYTES {
+            // The turn ran; what it said cannot be said.
+            let why =
+                format!("a result of {size} bytes is over the limit of {} bytes", limits::MESSAGE_BYTES);
+            Err(PlatformError::new(ErrorKind::Unknown { why }).into())
+        } else {
+            outcome
+        };
+        self.lane.with(|state| state.reply(reply_to_wire(id, outcome)));
+    }
+}
