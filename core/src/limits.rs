@@ -55,3 +55,38 @@ pub const SHARDS: u32 = 65_536;
 pub const BATCH_OPS: usize = 512;
 /// Ended sessions and other changes a metadata member keeps for watchers; older: resync.
 pub const WATCH_EVENTS: usize = 16_384;
+/// Living sessions of one cluster; more are refused at open. A Tick looks at every one of them.
+pub const SESSIONS: usize = 4096;
+/// Process starts whose last session has ended and whose repeated `OpenSession` is still recognised (R7).
+pub const ENDED_INCARNATIONS: usize = 4096;
+/// Grain types of one cluster; a node that declares more is not eligible for them.
+pub const TYPES: usize = 4096;
+/// Shards of all types together: 32 bytes each in every member and node.
+pub const TOTAL_SHARDS: usize = 1_048_576;
+/// Shortest and longest time to live of a session; wishes beyond are cut. Below the shortest no
+/// failover of the metadata leader fits, beyond the longest a dead node's grains are gone too long.
+pub const SESSION_TTL_MIN: Duration = Duration::from_millis(500);
+/// See [`SESSION_TTL_MIN`].
+pub const SESSION_TTL_MAX: Duration = Duration::from_secs(60);
+/// Snowflake worker ids: 10 bits.
+pub const WORKERS: u16 = 1024;
+/// How far above the leader's wall clock a snowflake reservation may be (R33); beyond: refused, the node
+/// issues no ids until its clock is right.
+pub const RESERVE_AHEAD: Duration = Duration::from_secs(60);
+/// Ownership changes a metadata member remembers for people who ask who held what; older: "history
+/// since revision R".
+pub const HISTORY: usize = 65_536;
+/// Nodes whose sessions died young that are remembered (R27); the oldest are forgotten first.
+pub const YOUNG_NODES: usize = 1024;
+/// A session that expires within this after its first renewal died young (R27).
+pub const YOUNG: Duration = Duration::from_secs(30);
+/// The wait after the second young death in a row; doubles with each further one (R27).
+pub const YOUNG_WAIT: Duration = Duration::from_secs(5);
+/// See [`YOUNG_WAIT`]: never longer than this.
+pub const YOUNG_WAIT_MAX: Duration = Duration::from_secs(120);
+/// Shards of one type under hand-over at a time: callers of few shards wait at once.
+pub const REVOKING_PER_TYPE: usize = 16;
+/// Repeats of one keepalive that wait for its answer at the leader; the oldest is dropped (R5).
+pub const KEEPALIVE_WAITERS: usize = 16;
+/// Decisions about shards in one log entry.
+pub const DECISIONS: usize = 4096;

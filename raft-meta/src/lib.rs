@@ -8,4 +8,6 @@
 //! - `leader`, `service`, `client`: what a leader does, what members serve, how nodes ask.
 
 pub mod group;
+pub mod leader;
 pub mod log;
+pub mod machine;
