@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::{BoxFuture, BootTime, GrainId, MethodId, Outcome, RequestId};
+use crate::{BootTime, BoxFuture, GrainId, MethodId, Outcome, RequestId};
 
 /// A call made by name, arguments already encoded.
 #[derive(Clone, Debug)]

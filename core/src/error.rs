@@ -142,7 +142,12 @@ impl ErrorKind {
     pub fn is_retryable(&self) -> bool {
         matches!(
             self,
-            Self::Moved { .. } | Self::Fenced | Self::Unavailable { .. } | Self::Overloaded { .. } | Self::ActivateFailed { .. } | Self::Quarantined { .. }
+            Self::Moved { .. }
+                | Self::Fenced
+                | Self::Unavailable { .. }
+                | Self::Overloaded { .. }
+                | Self::ActivateFailed { .. }
+                | Self::Quarantined { .. }
         )
     }
 
@@ -184,9 +189,15 @@ impl fmt::Display for ErrorKind {
             Self::Unauthenticated => f.write_str("not authenticated; log in"),
             Self::PermissionDenied { method } => write!(f, "not allowed to call {method}; ask for the right"),
             Self::Unavailable { what } => write!(f, "unavailable: {what}; retry with back-off"),
-            Self::Overloaded { retry_after, what } => write!(f, "overloaded: {what}; retry after {retry_after:?}"),
-            Self::DeadlineExceeded { blocker: Some(b) } => write!(f, "deadline passed before the turn started, behind {b}"),
-            Self::DeadlineExceeded { blocker: None } => f.write_str("deadline passed before the turn started"),
+            Self::Overloaded { retry_after, what } => {
+                write!(f, "overloaded: {what}; retry after {retry_after:?}")
+            }
+            Self::DeadlineExceeded { blocker: Some(b) } => {
+                write!(f, "deadline passed before the turn started, behind {b}")
+            }
+            Self::DeadlineExceeded { blocker: None } => {
+                f.write_str("deadline passed before the turn started")
+            }
             Self::Unknown { why } => write!(f, "outcome unknown: {why}; read back before repeating"),
             Self::CallCycle { chain } => write!(f, "the call would wait for itself: {chain}"),
             Self::NoSuchGrain { ty, known } if known.is_empty() => write!(f, "no grain type {ty:?}"),
@@ -194,10 +205,14 @@ impl fmt::Display for ErrorKind {
             Self::NoSuchMethod { method } => write!(f, "no method {method}"),
             Self::BadKey { why } => write!(f, "bad key: {why}"),
             Self::BadArgument { why } => write!(f, "bad argument: {why}"),
-            Self::TooLarge { what, limit } => write!(f, "too large: {what} is over the limit of {limit} bytes"),
+            Self::TooLarge { what, limit } => {
+                write!(f, "too large: {what} is over the limit of {limit} bytes")
+            }
             Self::Panicked { id } => write!(f, "the grain panicked (id {id:016x} in the log)"),
             Self::ActivateFailed { why } => write!(f, "activation failed: {why}"),
-            Self::Quarantined { retry_after } => write!(f, "quarantined after repeated panics; retry after {retry_after:?}"),
+            Self::Quarantined { retry_after } => {
+                write!(f, "quarantined after repeated panics; retry after {retry_after:?}")
+            }
         }
     }
 }

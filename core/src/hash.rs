@@ -51,13 +51,14 @@ mod tests {
     #[test]
     fn golden_vectors() {
         let ty = GrainType::new("realm.Player").expect("a good name");
-        let shown: Vec<String> = [Key::Int(0), Key::Int(42), Key::Int(u64::MAX), Key::text("anna").expect("ok")]
-            .into_iter()
-            .map(|k| {
-                let h = grain_hash(&GrainId::new(ty.clone(), k));
-                format!("{h:016x} {} {}", shard_of(h, 8), shard_of(h, 4096))
-            })
-            .collect();
+        let shown: Vec<String> =
+            [Key::Int(0), Key::Int(42), Key::Int(u64::MAX), Key::text("anna").expect("ok")]
+                .into_iter()
+                .map(|k| {
+                    let h = grain_hash(&GrainId::new(ty.clone(), k));
+                    format!("{h:016x} {} {}", shard_of(h, 8), shard_of(h, 4096))
+                })
+                .collect();
         assert_eq!(format!("{:016x}", ty.id()), GOLDEN_TYPE);
         assert_eq!(shown, GOLDEN_KEYS);
     }

@@ -8,7 +8,11 @@ use crate::{error::ErrorKind, limits};
 
 /// The name a grain type declares, such as `realm.Player`. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(try_from = "String", into = "String"))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(try_from = "String", into = "String")
+)]
 pub struct GrainType(Arc<str>);
 
 impl GrainType {
@@ -102,7 +106,11 @@ impl Key {
                 Ok(n) if n.to_string() == s => Ok(Self::Int(n)),
                 _ => {
                     let shown: String = s.chars().filter(|c| !c.is_control()).take(40).collect();
-                    Err(ErrorKind::BadKey { why: format!("this type has integer keys, and {shown:?} is not a canonical unsigned 64-bit integer") })
+                    Err(ErrorKind::BadKey {
+                        why: format!(
+                            "this type has integer keys, and {shown:?} is not a canonical unsigned 64-bit integer"
+                        ),
+                    })
                 }
             },
         }

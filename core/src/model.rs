@@ -116,7 +116,9 @@ impl ShardState {
     pub fn holder(&self) -> Option<(SessionId, Grant)> {
         match *self {
             Self::Free => None,
-            Self::Assigned { session, grant } | Self::Revoking { session, grant, .. } => Some((session, grant)),
+            Self::Assigned { session, grant } | Self::Revoking { session, grant, .. } => {
+                Some((session, grant))
+            }
         }
     }
 }

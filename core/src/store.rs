@@ -73,14 +73,31 @@ pub enum StoreError {
 pub trait StateStore: Send + Sync + 'static {
     /// Refuses a token below the floor, raises the floor to it (also where no row exists), and returns
     /// the value and its version.
-    fn open<'a>(&'a self, grain: &'a GrainId, slot: &'a str, token: Token) -> BoxFuture<'a, Result<Stored, StoreError>>;
+    fn open<'a>(
+        &'a self,
+        grain: &'a GrainId,
+        slot: &'a str,
+        token: Token,
+    ) -> BoxFuture<'a, Result<Stored, StoreError>>;
 
     /// Raises one floor for all keys of a shard; called once by its owner before its first activation.
-    fn open_shard<'a>(&'a self, ty: &'a GrainType, shard: ShardId, grant: Grant, session: SessionId) -> BoxFuture<'a, Result<(), StoreError>>;
+    fn open_shard<'a>(
+        &'a self,
+        ty: &'a GrainType,
+        shard: ShardId,
+        grant: Grant,
+        session: SessionId,
+    ) -> BoxFuture<'a, Result<(), StoreError>>;
 
     /// Reads under a shard's floor, writing nothing. Only for sharded grains none of whose earlier
     /// writes has an unknown outcome.
-    fn load<'a>(&'a self, grain: &'a GrainId, slot: &'a str, shard: ShardId, token: Token) -> BoxFuture<'a, Result<Stored, StoreError>>;
+    fn load<'a>(
+        &'a self,
+        grain: &'a GrainId,
+        slot: &'a str,
+        shard: ShardId,
+        token: Token,
+    ) -> BoxFuture<'a, Result<Stored, StoreError>>;
 
     /// Writes if the token is not below the floor and the stored version is `version`, the one the
     /// caller last saw; returns the new one. Repeating the write that is already stored (same token,
