@@ -1,4 +1,5 @@
-//! The pages that must list everything: errors, configuration keys, and the feature table.
+//! The pages that must list everything: errors, configuration keys, and the feature table. Also what
+//! the README shows, and links between pages.
 
 use super::{
     Finding, Tree,
@@ -14,10 +15,12 @@ const ERRORS: &str = "docs/errors.md";
 const CONFIG_SOURCE: &str = "server/src/config";
 const CONFIG: &str = "docs/config.md";
 const FEATURE_PAGE: &str = "docs/features.md";
+const README: &str = "README.md";
+const README_SOURCE: &str = "samples/hello/src/main.rs";
 
-/// Checks the three pages.
+/// Checks every page.
 pub fn check(tree: &Tree) -> Vec<Finding> {
-    [errors(tree), config(tree), features(tree)].concat()
+    [errors(tree), config(tree), features(tree), readme(tree), links(tree)].concat()
 }
 
 fn errors(tree: &Tree) -> Vec<Finding> {
@@ -134,6 +137,51 @@ fn shown_by(tree: &Tree, id: u32, line: usize, shown: &str) -> Vec<Finding> {
     .collect()
 }
 
+/// The README shows code that is compiled: its Rust block is a part of the first sample, word for word.
+fn readme(tree: &Tree) -> Vec<Finding> {
+    let page = tree.get(README).map_or("", String::as_str);
+    let sample = tree.get(README_SOURCE).map_or("", String::as_str);
+    let blocks = page.split("```rust\n").skip(1).filter_map(|rest| rest.split("\n```").next());
+    blocks
+        .filter(|block| !sample.contains(block.trim_end()))
+        .map(|_| Finding::new(README, format!("shows code that is not in {README_SOURCE} word for word")))
+        .collect()
+}
+
+/// Relative links lead to files that are here.
+fn links(tree: &Tree) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for (path, text) in tree.iter().filter(|(path, _)| path.ends_with(".md")) {
+        let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        for (number, line) in text.lines().enumerate() {
+            let targets = line.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+            for target in targets.filter(|target| !target.is_empty() && !target.contains("://")) {
+                if !leads_somewhere(tree, folder, target) {
+                    found.push(Finding::line(
+                        path,
+                        number + 1,
+                        format!("links to {target}, which is not here"),
+                    ));
+                }
+            }
+        }
+    }
+    found
+}
+
+fn leads_somewhere(tree: &Tree, folder: &str, target: &str) -> bool {
+    let mut parts: Vec<&str> = folder.split('/').filter(|part| !part.is_empty()).collect();
+    for part in target.split('/').filter(|part| !part.is_empty() && *part != ".") {
+        if part == ".." {
+            parts.pop();
+        } else {
+            parts.push(part);
+        }
+    }
+    let path = parts.join("/");
+    tree.contains_key(&path) || tree.keys().any(|file| file.starts_with(&format!("{path}/")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,5 +223,19 @@ mod tests {
         assert_eq!(says("| 1 | a | works | it does |\n").len(), 1);
         assert_eq!(says("| 1 | a | partly | `core/src/gone.rs` |\n").len(), 1);
         assert_eq!(says("| 1 | a | nearly | `core/src/id.rs` |\n").len(), 1);
+    }
+
+    #[test]
+    fn code_in_the_readme_that_no_sample_has_is_found() {
+        let page = "# A\n```rust\nfn shown() {}\n```\n";
+        assert_eq!(readme(&tree(&[(README, page), (README_SOURCE, "//! Doc.\nfn shown() {}\n")])), []);
+        assert_eq!(readme(&tree(&[(README, page), (README_SOURCE, "//! Doc.\nfn other() {}\n")])).len(), 1);
+    }
+
+    #[test]
+    fn a_link_to_nowhere_is_found() {
+        let page = "see [a](../README.md#top), [b](errors.md), [c](https://example.org/x), [d](#here)\n";
+        assert_eq!(links(&tree(&[("docs/a.md", page), (README, ""), (ERRORS, "")])), []);
+        assert_eq!(links(&tree(&[("docs/a.md", page), (README, "")])).len(), 1);
     }
 }
