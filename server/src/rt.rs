@@ -7,11 +7,16 @@ pub use bytes::{self, Bytes};
 pub use millet_core as core;
 pub use millet_core::{
     AppError, CallError, ErrorKind, GrainType, Key, KeyKind, Method, MethodId, MethodInfo, Outcome,
-    PlatformError, Refusal, Service, limits,
+    PlatformError, Refusal, Service, ServiceInfo, limits,
 };
 pub use {prost, rmp_serde, serde, serde_json};
 
 #[cfg(feature = "server")]
 pub use millet_runtime as runtime;
+#[cfg(feature = "server")]
+pub use millet_runtime::{
+    Create, Ctx, Grain, GrainRef,
+    service::{Dispatch, Hosted, HostedMethod, Reply, WireReply},
+};
 #[cfg(feature = "server")]
 pub use tokio;

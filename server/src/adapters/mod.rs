@@ -1,4 +1,5 @@
 //! What connects the pure parts to the world: each adapter implements a trait of `directory` or `core`
 //! over gRPC or a thread. No rule of ownership is decided here.
 
+pub mod listen;
 pub mod peer;

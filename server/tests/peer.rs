@@ -1,0 +1,363 @@
+//! The transport between nodes, over real sockets on loopback.
+
+use std::{
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use millet::{
+    adapters::{
+        listen,
+        peer::{Identity, Transport, TransportConfig},
+    },
+    core::{
+        BootTime, BoxFuture, CallError, Chain, Envelope, ErrorKind, GrainId, GrainType, Grant, Key, MethodId,
+        NodeId, Outcome, Ran, RequestId, Sender, SessionId, SessionLease, ShardId, limits,
+    },
+    world::{Dial, World},
+};
+use millet_directory::{PeerId, Peers, Residents};
+use millet_testkit::{SimDisk, until_async};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A node's identity, set by hand.
+struct Who {
+    lease: Arc<SessionLease>,
+    ended: Mutex<Vec<SessionId>>,
+}
+
+impl Identity for Who {
+    fn session(&self) -> Option<Arc<SessionLease>> {
+        Some(self.lease.clone())
+    }
+    fn accepts_from(&self, session: SessionId) -> bool {
+        !self.ended.lock().contains(&session)
+    }
+}
+
+/// Answers with the arguments; method 1 waits for `gate` first; keeps the order of arrival.
+#[derive(Default)]
+struct Echo {
+    seen: Mutex<Vec<(Envelope, Bytes)>>,
+    started: AtomicUsize,
+    gate: Notify,
+    me: std::sync::OnceLock<Weak<Echo>>,
+}
+
+impl Residents for Echo {
+    fn session_ended(&self, _: SessionId) {}
+    fn close_shard<'a>(&'a self, _: &'a GrainType, _: ShardId, _: Grant, _: BootTime) -> BoxFuture<'a, bool> {
+        Box::pin(async { true })
+    }
+    fn outranked(&self, _: &GrainId, _: Grant) {}
+    fn drain<'a>(&'a self, _: BootTime) -> BoxFuture<'a, usize> {
+        Box::pin(async { 0 })
+    }
+    fn activations(&self) -> u64 {
+        0
+    }
+    fn dispatch(&self, envelope: Envelope) -> BoxFuture<'static, Outcome> {
+        let me = self.me.get().and_then(Weak::upgrade).expect("attached");
+        Box::pin(async move {
+            me.started.fetch_add(1, Ordering::SeqCst);
+            let (method, args) = (envelope.method, envelope.args.clone());
+            me.seen.lock().push((envelope, args.clone()));
+            if method == MethodId(1) {
+                me.gate.notified().await;
+            }
+            Ok(args)
+        })
+    }
+}
+
+struct Node {
+    transport: Arc<Transport>,
+    who: Arc<Who>,
+    echo: Arc<Echo>,
+    peer: PeerId,
+    world: World,
+    stop: CancellationToken,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.transport.close();
+    }
+}
+
+async fn node(id: u64, change: impl FnOnce(&mut TransportConfig)) -> Node {
+    let world = World::real(tokio::runtime::Handle::current(), Arc::new(SimDisk::new()));
+    let lease = Arc::new(SessionLease::opened(SessionId(id * 10), Duration::from_secs(3600)));
+    lease.renewed(world.clock.boottime());
+    let who = Arc::new(Who { lease, ended: Mutex::default() });
+    let mut config = TransportConfig::new("test".into(), NodeId(id));
+    change(&mut config);
+    let transport = Transport::new(world.clone(), config, who.clone());
+    let echo = Arc::new(Echo::default());
+    echo.me.set(Arc::downgrade(&echo)).expect("once");
+    let residents: Arc<dyn Residents> = echo.clone();
+    transport.attach(Arc::downgrade(&residents));
+    let (listener, addr) = listen::bind(&*world.net, "test", "127.0.0.1:0").await.expect("a free port");
+    let stop = CancellationToken::new();
+    let router = listen::server().add_service(transport.service());
+    tokio::spawn(listen::serve(router, listener, stop.clone().cancelled_owned(), Duration::ZERO));
+    let peer = PeerId { node: NodeId(id), session: SessionId(id * 10), addr: addr.to_string() };
+    Node { transport, who, echo, peer, world, stop }
+}
+
+impl Node {
+    fn call_in(&self, key: u64, method: u32, args: impl Into<Bytes>, left: Duration) -> Envelope {
+        Envelope {
+            target: GrainId::new(GrainType::new("Echo").expect("ok"), Key::Int(key)),
+            method: MethodId(method),
+            args: args.into(),
+            request: RequestId(1),
+            deadline: self.world.clock.boottime().after(left),
+            chain: Chain::default(),
+            sender: Some(Sender { session: self.peer.session, epoch: None }),
+            grant: None,
+            one_way: false,
+            context: Arc::default(),
+        }
+    }
+    fn envelope(&self, key: u64, method: u32, args: impl Into<Bytes>) -> Envelope {
+        self.call_in(key, method, args, Duration::from_secs(10))
+    }
+}
+
+fn kind(outcome: Outcome) -> ErrorKind {
+    match outcome {
+        Err(CallError::Platform(p)) => p.into_parts().0,
+        other => panic!("expected an error of the platform, got {other:?}"),
+    }
+}
+
+/// A relay that can be cut, as a network cable can.
+async fn relay(to: String) -> (String, tokio::task::JoinHandle<()>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let addr = listener.local_addr().expect("bound").to_string();
+    let task = tokio::spawn(async move {
+        let mut open = tokio::task::JoinSet::new();
+        while let Ok((mut from, _)) = listener.accept().await {
+            let to = to.clone();
+            open.spawn(async move {
+                let Ok(mut onward) = tokio::net::TcpStream::connect(to).await else { return };
+                drop(tokio::io::copy_bidirectional(&mut from, &mut onward).await);
+            });
+        }
+    });
+    (addr, task)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_of_one_sender_reach_one_target_in_order() {
+    let (a, b) = (node(1, |_| {}).await, node(2, |_| {}).await);
+    let calls =
+        (0..2_000u64).map(|n| a.transport.call(&b.peer, a.envelope(n % 3, 0, n.to_be_bytes().to_vec())));
+    for (n, outcome) in futures::future::join_all(calls).await.into_iter().enumerate() {
+        assert_eq!(outcome, Ok(Bytes::from((n as u64).to_be_bytes().to_vec())));
+    }
+    let seen = b.echo.seen.lock();
+    for key in 0..3u64 {
+        let of_key = seen.iter().filter(|(e, _)| e.target.key == Key::Int(key));
+        let order: Vec<u64> =
+            of_key.map(|(_, args)| u64::from_be_bytes(args.as_ref().try_into().expect("8 bytes"))).collect();
+        assert_eq!(order.len(), 2_000usize.div_ceil(3) - usize::from(key == 2));
+        assert!(order.is_sorted(), "messages of one sender to one target overtook each other");
+    }
+    assert_eq!(seen[0].0.sender, Some(Sender { session: SessionId(10), epoch: None }));
+}
+
+/// A missed `tcp_nodelay` costs 44 ms a call.
+#[tokio::test(flavor = "multi_thread")]
+async fn sequential_calls_do_not_wait_for_delayed_acknowledgements() {
+    let (a, b) = (node(1, |_| {}).await, node(2, |_| {}).await);
+    let mut times = Vec::new();
+    for n in 0..200 {
+        let start = Instant::now();
+        a.transport.call(&b.peer, a.envelope(n, 0, "x")).await.expect("answered");
+        times.push(start.elapsed());
+    }
+    times.sort_unstable();
+    assert!(times[100] < Duration::from_millis(5), "p50 is {:?}", times[100]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r26_a_cut_link_ends_every_call_as_unknown_and_the_next_call_dials_again() {
+    let (a, b) = (node(1, |_| {}).await, node(2, |_| {}).await);
+    let (addr, cable) = relay(b.peer.addr.clone()).await;
+    let through = PeerId { addr, ..b.peer.clone() };
+    let parked = a.transport.call(&through, a.envelope(1, 1, "parked"));
+    let cut = async {
+        until_async("the turn has started", async || b.echo.started.load(Ordering::SeqCst) == 1, LIMIT).await;
+        cable.abort();
+    };
+    let (outcome, ()) = tokio::join!(parked, cut);
+    assert!(matches!(kind(outcome), ErrorKind::Unknown { .. }));
+    // Now nobody listens there: not sent, and it says so.
+    let refused = kind(a.transport.call(&through, a.envelope(1, 0, "x")).await);
+    assert!(matches!(refused, ErrorKind::Unavailable { .. }), "{refused:?}");
+    let again = async || a.transport.call(&b.peer, a.envelope(1, 0, "x")).await.is_ok();
+    until_async("the peer is reached again", again, LIMIT).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r26_the_end_of_a_session_ends_what_is_parked_on_it() {
+    let (a, b) = (node(1, |_| {}).await, node(2, |_| {}).await);
+    let parked = a.transport.call(&b.peer, a.envelope(1, 1, "parked"));
+    let end = async {
+        until_async("the turn has started", async || b.echo.started.load(Ordering::SeqCst) == 1, LIMIT).await;
+        a.who.ended.lock().push(b.peer.session);
+        a.transport.session_ended(b.peer.session);
+    };
+    let (outcome, ()) = tokio::join!(parked, end);
+    assert!(matches!(kind(outcome), ErrorKind::Unknown { .. }));
+    let refused = kind(a.transport.call(&b.peer, a.envelope(1, 0, "x")).await);
+    assert!(matches!(&refused, ErrorKind::Unavailable { what } if what.contains("s20")), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn g1c_nothing_is_accepted_from_an_ended_session() {
+    let (a, b) = (node(1, |_| {}).await, node(2, |_| {}).await);
+    a.transport.call(&b.peer, a.envelope(1, 0, "x")).await.expect("answered");
+    // B learns it from the directory, but its open lanes were not told: the next frame is refused.
+    b.who.ended.lock().push(a.peer.session);
+    let outcome = kind(a.transport.call(&b.peer, a.envelope(1, 0, "late")).await);
+    assert!(matches!(outcome, ErrorKind::Unknown { .. }), "{outcome:?}");
+    assert_eq!(b.echo.started.load(Ordering::SeqCst), 1, "the late call ran");
+    assert_eq!(b.transport.counters().frames_from_ended.load(Ordering::SeqCst), 1);
+    let refused = kind(a.transport.call(&b.peer, a.envelope(1, 0, "later")).await);
+    assert!(matches!(refused, ErrorKind::Unavailable { .. }), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r12_nothing_leaves_a_frozen_session_and_everything_does_once_it_thaws() {
+    let (a, b) = (node(1, |_| {}).await, node(2, |_| {}).await);
+    a.transport.call(&b.peer, a.envelope(1, 0, "x")).await.expect("answered");
+    // A second node with the same session object, never renewed: frozen from the start.
+    let frozen = Arc::new(SessionLease::opened(SessionId(30), Duration::from_secs(3600)));
+    let who = Arc::new(Who { lease: frozen.clone(), ended: Mutex::default() });
+    let c = Transport::new(a.world.clone(), TransportConfig::new("test".into(), NodeId(3)), who);
+    let mut envelope = a.envelope(2, 0, "waits");
+    envelope.sender = Some(Sender { session: SessionId(30), epoch: None });
+    let call = c.call(&b.peer, envelope);
+    let thaw = async {
+        // The link is up and pings flow, so the call had every chance to leave.
+        let mut early = a.call_in(2, 0, "expires", Duration::from_millis(300));
+        early.sender = Some(Sender { session: SessionId(30), epoch: None });
+        let early = kind(c.call(&b.peer, early).await);
+        assert!(matches!(early, ErrorKind::DeadlineExceeded { .. }), "{early:?}");
+        assert_eq!(b.echo.started.load(Ordering::SeqCst), 1, "a call left without a valid session");
+        frozen.renewed(a.world.clock.boottime());
+    };
+    let (outcome, ()) = tokio::join!(call, thaw);
+    assert_eq!(outcome, Ok(Bytes::from_static(b"waits")));
+    c.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_cluster_is_refused_and_told_why() {
+    let (a, b) = (node(1, |c| c.cluster = "other".into()).await, node(2, |_| {}).await);
+    let refused = kind(a.transport.call(&b.peer, a.envelope(1, 0, "x")).await);
+    assert!(
+        matches!(&refused, ErrorKind::Unavailable { what } if what.contains("\"test\", not \"other\"")),
+        "{refused:?}"
+    );
+    assert_eq!(b.echo.started.load(Ordering::SeqCst), 0);
+    assert_eq!(b.transport.counters().hellos_refused.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_protocol_version_or_no_hello_is_refused() {
+    use millet_proto::wire::{Hello, PeerFrame, peer_client::PeerClient};
+    let b = node(2, |_| {}).await;
+    let channel = Dial::new(b.world.net.clone()).connect(&b.peer.addr).await.expect("connects");
+    let mut client = PeerClient::new(channel);
+    let hello = Hello { cluster: "test".into(), protocol_min: 3, protocol_max: 4, ..Hello::default() };
+    let frame = PeerFrame { hello: Some(hello), ..PeerFrame::default() };
+    let mut answer = client.lane(futures::stream::iter([frame])).await.expect("answers").into_inner();
+    let first = answer.message().await.expect("reads").expect("a frame").hello.expect("a hello");
+    let refused = first.refused.expect("refused");
+    assert!(refused.text.contains("v3..4, need v1..1"), "{}", refused.text);
+    assert!(answer.message().await.expect("reads").is_none(), "the lane stays open");
+    let none = client.lane(futures::stream::iter([PeerFrame::default()])).await.expect_err("refused");
+    assert_eq!(none.code(), tonic::Code::InvalidArgument);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r12_another_incarnation_behind_the_same_address_is_not_reached() {
+    let (a, b) = (node(1, |_| {}).await, node(2, |_| {}).await);
+    let old = PeerId { session: SessionId(19), ..b.peer.clone() };
+    let refused = kind(a.transport.call(&old, a.envelope(1, 0, "x")).await);
+    assert!(
+        matches!(&refused, ErrorKind::Unavailable { what } if what.contains("s19 is not here")),
+        "{refused:?}"
+    );
+    let stranger = PeerId { node: NodeId(5), ..b.peer.clone() };
+    let refused = kind(a.transport.call(&stranger, a.envelope(1, 0, "x")).await);
+    assert!(
+        matches!(&refused, ErrorKind::Unavailable { what } if what.contains("expected n5, got n2")),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_over_the_pending_limit_are_overloaded() {
+    let (a, b) = (node(1, |c| c.pending_per_peer = 3).await, node(2, |_| {}).await);
+    let parked: Vec<_> = (0..3).map(|n| a.transport.call(&b.peer, a.envelope(n, 1, "parked"))).collect();
+    let more = async {
+        until_async("three turns have started", async || b.echo.started.load(Ordering::SeqCst) == 3, LIMIT)
+            .await;
+        let refused = kind(a.transport.call(&b.peer, a.envelope(9, 0, "x")).await);
+        assert!(matches!(refused, ErrorKind::Overloaded { .. }), "{refused:?}");
+        assert_eq!(refused.ran(), Ran::No);
+        b.echo.gate.notify_waiters();
+    };
+    let (outcomes, ()) = tokio::join!(futures::future::join_all(parked), more);
+    assert!(outcomes.iter().all(Result::is_ok));
+    a.transport.call(&b.peer, a.envelope(9, 0, "x")).await.expect("there is room again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_over_the_limit_is_too_large_and_one_at_the_limit_goes_through() {
+    let (a, b) = (node(1, |_| {}).await, node(2, |_| {}).await);
+    let refused = kind(a.transport.call(&b.peer, a.envelope(1, 0, vec![0; limits::MESSAGE_BYTES + 1])).await);
+    assert!(matches!(refused, ErrorKind::TooLarge { limit: limits::MESSAGE_BYTES, .. }), "{refused:?}");
+    let full = vec![7; limits::MESSAGE_BYTES];
+    assert_eq!(a.transport.call(&b.peer, a.envelope(1, 0, full.clone())).await, Ok(Bytes::from(full)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r15_a_deadline_already_past_is_not_sent_and_one_that_comes_ends_the_call() {
+    let (a, b) = (node(1, |_| {}).await, node(2, |_| {}).await);
+    let past = kind(a.transport.call(&b.peer, a.call_in(1, 0, "x", Duration::ZERO)).await);
+    assert!(matches!(past, ErrorKind::DeadlineExceeded { .. }), "{past:?}");
+    a.transport.call(&b.peer, a.envelope(1, 0, "x")).await.expect("answered");
+    let start = Instant::now();
+    let late = kind(a.transport.call(&b.peer, a.call_in(1, 1, "parked", Duration::from_millis(200))).await);
+    assert!(matches!(late, ErrorKind::Unknown { .. }), "{late:?}");
+    assert!(start.elapsed() < Duration::from_secs(2));
+    // The receiver's deadline, on its own clock, was not later than the sender's.
+    let seen = b.echo.seen.lock();
+    let (parked, _) = seen.last().expect("it arrived");
+    assert!(parked.deadline <= b.world.clock.boottime());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_to_a_taken_port_names_the_setting() {
+    let b = node(2, |_| {}).await;
+    let Err(e) = listen::bind(&*b.world.net, "node.peer_listen", &b.peer.addr).await else {
+        panic!("the port is taken")
+    };
+    let text = e.to_string();
+    assert!(text.contains("node.peer_listen") && text.contains(&b.peer.addr), "{text}");
+}
