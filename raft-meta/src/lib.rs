@@ -11,3 +11,8 @@ pub mod group;
 pub mod leader;
 pub mod log;
 pub mod machine;
+mod raft;
+
+/// Makes a connection to an address, lazily and with the caller's transport settings (`tcp_nodelay`
+/// among them). Called within the runtime that will carry it.
+pub type Dial = std::sync::Arc<dyn Fn(&str) -> tonic::transport::Channel + Send + Sync>;

@@ -1,0 +1,366 @@
+//! One Raft group of this member: propose, read, watch who leads, hand leadership over, stop.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use millet_core::world::{Disk, Threads};
+use openraft::{
+    BasicNode, Config, Raft, ReadPolicy, ServerState, SnapshotPolicy,
+    async_runtime::WatchReceiver as _,
+    errors::{ClientWriteError, ForwardToLeader, LinearizableReadError, RaftError},
+    impls::ProgressResponder,
+};
+use parking_lot::Mutex;
+use tokio::{runtime::Handle, sync::watch};
+
+use super::{
+    codec::ours,
+    files::SnapshotFiles,
+    log::Log,
+    machine::{Machine, Place},
+    network::{Factory, Origin},
+    port::{GroupPort, Port},
+    types::{Blob, Cfg, LeaderId},
+};
+use crate::{
+    Dial,
+    group::GroupMachine,
+    log::{GroupId, LogStore},
+};
+
+/// How long a leader waits for its successor before it stops anyway.
+const TRANSFER_WAIT: Duration = Duration::from_secs(1);
+
+/// The thread on which every group's Raft core runs, apart from the one that runs grains.
+#[derive(Clone)]
+pub(crate) struct Core {
+    handle: Handle,
+    stop: watch::Sender<bool>,
+}
+
+impl Core {
+    /// Starts the thread.
+    pub(crate) fn start(threads: &dyn Threads) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (stop, mut stopped) = watch::channel(false);
+        threads.spawn("raft", Box::new(move || drop(runtime.block_on(stopped.wait_for(|stop| *stop)))))?;
+        Ok(Self { handle, stop })
+    }
+
+    /// Runs a future on the core's thread and waits for it.
+    pub(crate) async fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> io::Result<T> {
+        self.handle.spawn(work).await.map_err(|e| io::Error::other(format!("raft: {e}")))
+    }
+
+    /// Ends the thread; what still runs on it is dropped.
+    pub(crate) fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+}
+
+/// What a group needs.
+pub(crate) struct GroupOptions {
+    pub(crate) group: GroupId,
+    pub(crate) member: u64,
+    pub(crate) cluster: Arc<str>,
+    pub(crate) log: Arc<dyn LogStore>,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) snapshots: PathBuf,
+    pub(crate) threads: Arc<dyn Threads>,
+    pub(crate) dial: Dial,
+    pub(crate) core: Core,
+    /// Entries between two snapshots.
+    pub(crate) snapshot_every: u64,
+    /// Whether the machine waits for a disk and so gets a thread of its own.
+    pub(crate) on_disk: bool,
+}
+
+/// Who leads, as this member knows it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Leadership {
+    pub(crate) term: u64,
+    /// Id and address.
+    pub(crate) leader: Option<(u64, String)>,
+    /// This member leads.
+    pub(crate) own: bool,
+    /// This member leads, and the first entry of this leadership is applied (R21).
+    pub(crate) established: bool,
+}
+
+/// Why a proposal or a read did not happen.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub(crate) enum ProposeError {
+    /// Nothing was appended; somebody else may lead.
+    #[error("this member does not lead")]
+    NotLeader(Option<(u64, String)>),
+    /// It may have been applied, or still be.
+    #[error("outcome unknown: {0}")]
+    Unknown(String),
+}
+
+/// How a group stands. Indexes count from 1.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct GroupMetrics {
+    pub(crate) leader: u64,
+    pub(crate) term: u64,
+    pub(crate) applied: u64,
+    pub(crate) committed: u64,
+    pub(crate) last_log: u64,
+    pub(crate) snapshot: u64,
+    pub(crate) purged: u64,
+    /// Id, address, votes.
+    pub(crate) members: Vec<(u64, String, bool)>,
+    /// Why it stopped, if it did.
+    pub(crate) failed: Option<String>,
+}
+
+/// A running group.
+pub(crate) struct Group<M: GroupMachine> {
+    raft: Raft<Cfg, Machine<M>>,
+    machine: Arc<Mutex<M>>,
+    member: u64,
+    core: Core,
+    leadership: watch::Receiver<Leadership>,
+    applied: watch::Receiver<u64>,
+    port: Arc<GroupPort<M>>,
+}
+
+impl<M: GroupMachine> Clone for Group<M> {
+    fn clone(&self) -> Self {
+        Self {
+            raft: self.raft.clone(),
+            machine: Arc::clone(&self.machine),
+            member: self.member,
+            core: self.core.clone(),
+            leadership: self.leadership.clone(),
+            applied: self.applied.clone(),
+            port: Arc::clone(&self.port),
+        }
+    }
+}
+
+/// Timing of DESIGN 4 and 5: heartbeat 100 ms, election 300/600 ms.
+fn config(options: &GroupOptions) -> io::Result<Config> {
+    let config = Config {
+        cluster_name: format!("{}/{}", options.cluster, options.group.0),
+        heartbeat_interval: 100,
+        election_timeout_min: 300,
+        election_timeout_max: 600,
+        enable_pre_vote: Some(true),
+        // At least leader lease + longest election: else a leader without quorum, heard by a bridge
+        // node, keeps everybody from electing (openraft #2080).
+        quorum_loss_probe_interval: Some(1_300),
+        // Leadership restored in the same term appends no entry to base the leader's clock on (R21).
+        enable_leader_restore: Some(false),
+        allow_log_reversion: Some(false),
+        max_payload_entries: 512,
+        max_append_entries: Some(1_024),
+        install_snapshot_timeout: 120_000,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(options.snapshot_every),
+        replication_lag_threshold: options.snapshot_every * 2,
+        max_in_snapshot_log_to_keep: options.snapshot_every / 4,
+        purge_batch_size: 64,
+        api_channel_size: Some(4_096),
+        api_batch_capacity: 512,
+        backoff: "100ms".into(),
+        ..Config::default()
+    };
+    config.validate().map_err(io::Error::other)
+}
+
+impl<M: GroupMachine> Group<M> {
+    /// Recovers the group from its log and snapshot and starts taking part.
+    pub(crate) async fn start(options: GroupOptions, machine: M) -> io::Result<Self> {
+        let config = Arc::new(config(&options)?);
+        let files = Arc::new(SnapshotFiles::open(Arc::clone(&options.disk), options.snapshots.clone(), options.group)?);
+        let machine = Arc::new(Mutex::new(machine));
+        let place = match options.on_disk {
+            true => Place::thread(&*options.threads, &format!("apply-{}", options.group.0))?,
+            false => Place::Inline,
+        };
+        let (applied_tx, applied) = watch::channel(0);
+        let adapter = Machine::new(Arc::clone(&machine), place, Arc::clone(&files), Arc::clone(&options.threads), applied_tx);
+        let log = Log::open(Arc::clone(&options.log), options.group)?;
+        let origin = Origin { cluster: Arc::clone(&options.cluster), member: options.member, group: options.group };
+        let factory = Factory { origin, dial: Arc::clone(&options.dial) };
+        let (member, core) = (options.member, options.core.clone());
+        let started = core.run(async move { Raft::new(member, config, factory, log, adapter).await }).await?;
+        let raft = started.map_err(|e| io::Error::other(format!("group {} does not start: {e}", options.group.0)))?;
+        let leadership = watch_leadership(&core, &raft, member);
+        let port = Arc::new(GroupPort { raft: raft.clone(), files, threads: options.threads });
+        Ok(Self { raft, machine, member, core, leadership, applied, port })
+    }
+
+    /// Makes these members the group's first voters. Does nothing if it has members already.
+    pub(crate) async fn initialize(&self, members: &BTreeMap<u64, String>) -> io::Result<()> {
+        let (raft, nodes) = (self.raft.clone(), nodes(members));
+        self.core
+            .run(async move {
+                if raft.is_initialized().await.map_err(io::Error::other)? {
+                    return Ok(());
+                }
+                raft.initialize(nodes).await.map_err(io::Error::other)
+            })
+            .await?
+    }
+
+    /// Whether the group has members.
+    pub(crate) async fn is_initialized(&self) -> io::Result<bool> {
+        self.raft.is_initialized().await.map_err(io::Error::other)
+    }
+
+    /// Proposes a command and waits until it is applied here; its index and reply.
+    ///
+    /// Cancel safety: dropped, the outcome is unknown.
+    pub(crate) async fn propose(&self, command: Bytes) -> Result<(u64, Bytes), ProposeError> {
+        match self.raft.client_write(Blob(command)).await {
+            Ok(done) => Ok((ours(done.log_id.index), done.data.0)),
+            Err(RaftError::APIError(e)) => Err(refused(e)),
+            Err(RaftError::Fatal(e)) => Err(ProposeError::Unknown(e.to_string())),
+        }
+    }
+
+    /// As [`Group::propose`], but only while this member leads in `term`.
+    pub(crate) async fn propose_in_term(&self, command: Bytes, term: u64) -> Result<(u64, Bytes), ProposeError> {
+        let (responder, answer) = ProgressResponder::complete_only();
+        let leader = LeaderId { term, node_id: self.member };
+        let sent = self.raft.write(Blob(command)).with_leader(leader).responder(responder).await;
+        sent.map_err(|e| ProposeError::Unknown(e.to_string()))?;
+        match answer.await {
+            Ok(Ok(done)) => Ok((ours(done.log_id.index), done.data.0)),
+            Ok(Err(e)) => Err(refused(e)),
+            Err(_) => Err(ProposeError::Unknown("Raft has stopped".into())),
+        }
+    }
+
+    /// Confirms with a quorum that this member leads and waits until everything committed before the
+    /// call is applied here (read index; never a lease read, R24).
+    pub(crate) async fn read_index(&self) -> Result<(), ProposeError> {
+        match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
+            Ok(_) => Ok(()),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(f))) => Err(ProposeError::NotLeader(leader_of(f))),
+            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(e))) => Err(ProposeError::Unknown(e.to_string())),
+            Err(RaftError::Fatal(e)) => Err(ProposeError::Unknown(e.to_string())),
+        }
+    }
+
+    /// Who leads, from now on.
+    pub(crate) fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.leadership.clone()
+    }
+
+    /// Index of the last applied entry, from now on.
+    pub(crate) fn applied(&self) -> watch::Receiver<u64> {
+        self.applied.clone()
+    }
+
+    /// Looks at the applied state. Short: applying waits meanwhile.
+    pub(crate) fn with_machine<R>(&self, look: impl FnOnce(&mut M) -> R) -> R {
+        look(&mut self.machine.lock())
+    }
+
+    /// Where other members' messages enter.
+    pub(crate) fn port(&self) -> Arc<dyn Port> {
+        Arc::clone(&self.port) as Arc<dyn Port>
+    }
+
+    /// How it stands.
+    pub(crate) fn metrics(&self) -> GroupMetrics {
+        let metrics = self.raft.metrics();
+        let m = metrics.borrow_watched();
+        let index = |id: &Option<super::types::LogId>| id.map_or(0, |id| ours(id.index));
+        let voters: std::collections::BTreeSet<u64> = m.membership_config.voter_ids().collect();
+        GroupMetrics {
+            leader: m.current_leader.unwrap_or(0),
+            term: m.current_term,
+            applied: index(&m.last_applied),
+            committed: index(&m.local_committed),
+            last_log: m.last_log_index.map_or(0, ours),
+            snapshot: index(&m.snapshot),
+            purged: index(&m.purged),
+            members: m.membership_config.nodes().map(|(id, node)| (*id, node.addr.clone(), voters.contains(id))).collect(),
+            failed: m.running_state.as_ref().err().map(ToString::to_string),
+        }
+    }
+
+    /// Takes a snapshot soon, whatever the policy says.
+    pub(crate) async fn snapshot_soon(&self) -> io::Result<()> {
+        self.raft.trigger().snapshot().await.map_err(io::Error::other)
+    }
+
+    /// Hands leadership to the voter that is furthest, if this member leads and has one.
+    pub(crate) async fn transfer(&self) {
+        let target = {
+            let metrics = self.raft.metrics();
+            let m = metrics.borrow_watched();
+            let voters: Vec<u64> = m.membership_config.voter_ids().filter(|id| *id != self.member).collect();
+            m.replication.as_ref().and_then(|r| voters.iter().max_by_key(|id| r.get(id).copied().flatten()).copied())
+        };
+        let Some(to) = target else { return };
+        if let Err(e) = self.raft.trigger().transfer_leader(to).await {
+            tracing::warn!(error = %e, "leadership was not handed over");
+            return;
+        }
+        let mut leadership = self.leadership.clone();
+        let handed = tokio::time::timeout(TRANSFER_WAIT, leadership.wait_for(|l| !l.own && l.leader.is_some())).await;
+        if handed.is_err() {
+            tracing::warn!(to, "nobody took leadership over in time; an election will");
+        }
+    }
+
+    /// Stops taking part. The log keeps everything.
+    pub(crate) async fn shutdown(&self) {
+        if let Err(e) = self.raft.shutdown().await {
+            tracing::warn!(error = %e, "raft did not stop cleanly");
+        }
+    }
+}
+
+fn nodes(members: &BTreeMap<u64, String>) -> BTreeMap<u64, BasicNode> {
+    members.iter().map(|(id, addr)| (*id, BasicNode { addr: addr.clone() })).collect()
+}
+
+fn leader_of(f: ForwardToLeader<Cfg>) -> Option<(u64, String)> {
+    f.leader_id.zip(f.leader_node.map(|n| n.addr))
+}
+
+fn refused(e: ClientWriteError<Cfg>) -> ProposeError {
+    match e {
+        ClientWriteError::ForwardToLeader(f) => ProposeError::NotLeader(leader_of(f)),
+        // Discarded here, it may still be committed by another leader.
+        e @ (ClientWriteError::LogEntryDiscarded(_) | ClientWriteError::ChangeMembershipError(_) | ClientWriteError::PreconditionFailed(_)) => {
+            ProposeError::Unknown(e.to_string())
+        }
+    }
+}
+
+/// Follows openraft's metrics on the core's thread until the group stops.
+fn watch_leadership<M: GroupMachine>(core: &Core, raft: &Raft<Cfg, Machine<M>>, member: u64) -> watch::Receiver<Leadership> {
+    let mut metrics = raft.metrics();
+    let (tx, rx) = watch::channel(Leadership::default());
+    core.handle.spawn(async move {
+        loop {
+            let now = {
+                let m = metrics.borrow_watched();
+                let own = m.state == ServerState::Leader && m.current_leader == Some(member);
+                let address = |id: u64| m.membership_config.get_node(&id).map(|n| (id, n.addr.clone()));
+                let applied_in = m.last_applied.map(|id| id.leader_id);
+                let established = own && applied_in == Some(LeaderId { term: m.current_term, node_id: member });
+                Leadership { term: m.current_term, leader: m.current_leader.and_then(address), own, established }
+            };
+            tx.send_if_modified(|was| *was != now && { *was = now.clone(); true });
+            if metrics.changed().await.is_err() {
+                tx.send_replace(Leadership::default());
+                return;
+            }
+        }
+    });
+    rx
+}
