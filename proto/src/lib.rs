@@ -4,7 +4,9 @@
 //! Wire to domain is `TryFrom`: a bad value is a [`WireError`], never a panic. Domain to wire is `From`.
 
 pub mod common;
+pub mod meta;
 pub mod peer;
+pub mod state;
 
 /// Generated messages and services.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]

@@ -26,7 +26,10 @@ pub(super) fn ours(index: u64) -> u64 {
 }
 
 fn bad(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("raft: {what}: written by another version, or damaged"))
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("raft: {what}: written by another version, or damaged"),
+    )
 }
 
 fn take<const N: usize>(from: &mut &[u8], what: &str) -> io::Result<[u8; N]> {
@@ -173,7 +176,10 @@ mod tests {
         let nodes: BTreeMap<u64, BasicNode> = [(1, BasicNode { addr: "a:1".into() })].into();
         let m = Membership::new(vec![[1].into()], nodes).expect("valid");
         let kept = put_entry(&Entry::new(id(0, 0, 0), Payload::Membership(m))).expect("encodes");
-        assert_eq!((kept.index, hex(&kept.payload)), (1, "010200000000000000000000000000000000010101010103613a31".into()));
+        assert_eq!(
+            (kept.index, hex(&kept.payload)),
+            (1, "010200000000000000000000000000000000010101010103613a31".into())
+        );
     }
 
     #[test]

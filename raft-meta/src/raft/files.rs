@@ -74,7 +74,8 @@ impl SnapshotFiles {
                 newest = newest.max(Some(index));
             }
         }
-        let current = newest.map(|index| open(&*disk, &dir.join(format!("{prefix}{index:020}")))).transpose()?;
+        let current =
+            newest.map(|index| open(&*disk, &dir.join(format!("{prefix}{index:020}")))).transpose()?;
         Ok(Self { disk, dir, group, current: Mutex::new(current), next: AtomicU64::new(0) })
     }
 
@@ -100,13 +101,23 @@ impl SnapshotFiles {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
         let path = self.dir.join(format!("writing-{}-{n}", self.group.0));
         let file = self.disk.create(&path, 0)?;
-        Ok(Incoming { disk: Arc::clone(&self.disk), file: Some(file), path, buffer: BytesMut::with_capacity(CHUNK), len: 0, written: 0, hash: Xxh3::new() })
+        Ok(Incoming {
+            disk: Arc::clone(&self.disk),
+            file: Some(file),
+            path,
+            buffer: BytesMut::with_capacity(CHUNK),
+            len: 0,
+            written: 0,
+            hash: Xxh3::new(),
+        })
     }
 
     /// Makes a file current and removes the others. A file older than the current one is kept out.
     pub(crate) fn keep(&self, file: SnapshotFile) -> io::Result<SnapshotFile> {
         let mut current = self.current.lock();
-        if let Some(have) = current.as_ref().filter(|have| have.inner.applied.index >= file.inner.applied.index) {
+        if let Some(have) =
+            current.as_ref().filter(|have| have.inner.applied.index >= file.inner.applied.index)
+        {
             let have = have.clone();
             if have.inner.path != file.inner.path {
                 self.disk.remove(&file.inner.path)?;
@@ -143,7 +154,10 @@ fn foot(len: u64, hash: u64) -> Bytes {
 }
 
 fn damaged(path: &Path, why: &str) -> io::Error {
-    let text = format!("snapshot {} is damaged ({why}): replace this member, it is not safe to go on without it", path.display());
+    let text = format!(
+        "snapshot {} is damaged ({why}): replace this member, it is not safe to go on without it",
+        path.display()
+    );
     io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
@@ -151,7 +165,10 @@ fn damaged(path: &Path, why: &str) -> io::Error {
 fn open(disk: &dyn Disk, path: &Path) -> io::Result<SnapshotFile> {
     let file = disk.open(path)?;
     let len = file.len()?;
-    let body = len.checked_sub(FOOT).filter(|body| *body >= HEAD as u64).ok_or_else(|| damaged(path, "too short"))?;
+    let body = len
+        .checked_sub(FOOT)
+        .filter(|body| *body >= HEAD as u64)
+        .ok_or_else(|| damaged(path, "too short"))?;
     let mut end = [0; FOOT as usize];
     file.read_at(body, &mut end)?;
     let mut end = &end[..];
@@ -213,7 +230,10 @@ impl SnapshotFile {
 
     /// What the machine wrote.
     pub(crate) fn content(&self) -> io::Result<Box<dyn Read + Send>> {
-        Ok(Box::new(io::BufReader::with_capacity(CHUNK, Content { file: self.clone(), at: self.inner.content })))
+        Ok(Box::new(io::BufReader::with_capacity(
+            CHUNK,
+            Content { file: self.clone(), at: self.inner.content },
+        )))
     }
 }
 

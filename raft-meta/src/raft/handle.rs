@@ -1,12 +1,6 @@
 //! One Raft group of this member: propose, read, watch who leads, hand leadership over, stop.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use millet_core::world::{Disk, Threads};
@@ -55,7 +49,10 @@ impl Core {
     }
 
     /// Runs a future on the core's thread and waits for it.
-    pub(crate) async fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> io::Result<T> {
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> io::Result<T> {
         self.handle.spawn(work).await.map_err(|e| io::Error::other(format!("raft: {e}")))
     }
 
@@ -179,20 +176,32 @@ impl<M: GroupMachine> Group<M> {
     /// Recovers the group from its log and snapshot and starts taking part.
     pub(crate) async fn start(options: GroupOptions, machine: M) -> io::Result<Self> {
         let config = Arc::new(config(&options)?);
-        let files = Arc::new(SnapshotFiles::open(Arc::clone(&options.disk), options.snapshots.clone(), options.group)?);
+        let files = Arc::new(SnapshotFiles::open(
+            Arc::clone(&options.disk),
+            options.snapshots.clone(),
+            options.group,
+        )?);
         let machine = Arc::new(Mutex::new(machine));
         let place = match options.on_disk {
             true => Place::thread(&*options.threads, &format!("apply-{}", options.group.0))?,
             false => Place::Inline,
         };
         let (applied_tx, applied) = watch::channel(0);
-        let adapter = Machine::new(Arc::clone(&machine), place, Arc::clone(&files), Arc::clone(&options.threads), applied_tx);
+        let adapter = Machine::new(
+            Arc::clone(&machine),
+            place,
+            Arc::clone(&files),
+            Arc::clone(&options.threads),
+            applied_tx,
+        );
         let log = Log::open(Arc::clone(&options.log), options.group)?;
-        let origin = Origin { cluster: Arc::clone(&options.cluster), member: options.member, group: options.group };
+        let origin =
+            Origin { cluster: Arc::clone(&options.cluster), member: options.member, group: options.group };
         let factory = Factory { origin, dial: Arc::clone(&options.dial) };
         let (member, core) = (options.member, options.core.clone());
         let started = core.run(async move { Raft::new(member, config, factory, log, adapter).await }).await?;
-        let raft = started.map_err(|e| io::Error::other(format!("group {} does not start: {e}", options.group.0)))?;
+        let raft = started
+            .map_err(|e| io::Error::other(format!("group {} does not start: {e}", options.group.0)))?;
         let leadership = watch_leadership(&core, &raft, member);
         let port = Arc::new(GroupPort { raft: raft.clone(), files, threads: options.threads });
         Ok(Self { raft, machine, member, core, leadership, applied, port })
@@ -228,7 +237,11 @@ impl<M: GroupMachine> Group<M> {
     }
 
     /// As [`Group::propose`], but only while this member leads in `term`.
-    pub(crate) async fn propose_in_term(&self, command: Bytes, term: u64) -> Result<(u64, Bytes), ProposeError> {
+    pub(crate) async fn propose_in_term(
+        &self,
+        command: Bytes,
+        term: u64,
+    ) -> Result<(u64, Bytes), ProposeError> {
         let (responder, answer) = ProgressResponder::complete_only();
         let leader = LeaderId { term, node_id: self.member };
         let sent = self.raft.write(Blob(command)).with_leader(leader).responder(responder).await;
@@ -245,8 +258,12 @@ impl<M: GroupMachine> Group<M> {
     pub(crate) async fn read_index(&self) -> Result<(), ProposeError> {
         match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
             Ok(_) => Ok(()),
-            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(f))) => Err(ProposeError::NotLeader(leader_of(f))),
-            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(e))) => Err(ProposeError::Unknown(e.to_string())),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(f))) => {
+                Err(ProposeError::NotLeader(leader_of(f)))
+            }
+            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(e))) => {
+                Err(ProposeError::Unknown(e.to_string()))
+            }
             Err(RaftError::Fatal(e)) => Err(ProposeError::Unknown(e.to_string())),
         }
     }
@@ -285,7 +302,11 @@ impl<M: GroupMachine> Group<M> {
             last_log: m.last_log_index.map_or(0, ours),
             snapshot: index(&m.snapshot),
             purged: index(&m.purged),
-            members: m.membership_config.nodes().map(|(id, node)| (*id, node.addr.clone(), voters.contains(id))).collect(),
+            members: m
+                .membership_config
+                .nodes()
+                .map(|(id, node)| (*id, node.addr.clone(), voters.contains(id)))
+                .collect(),
             failed: m.running_state.as_ref().err().map(ToString::to_string),
         }
     }
@@ -301,7 +322,9 @@ impl<M: GroupMachine> Group<M> {
             let metrics = self.raft.metrics();
             let m = metrics.borrow_watched();
             let voters: Vec<u64> = m.membership_config.voter_ids().filter(|id| *id != self.member).collect();
-            m.replication.as_ref().and_then(|r| voters.iter().max_by_key(|id| r.get(id).copied().flatten()).copied())
+            m.replication
+                .as_ref()
+                .and_then(|r| voters.iter().max_by_key(|id| r.get(id).copied().flatten()).copied())
         };
         let Some(to) = target else { return };
         if let Err(e) = self.raft.trigger().transfer_leader(to).await {
@@ -309,7 +332,8 @@ impl<M: GroupMachine> Group<M> {
             return;
         }
         let mut leadership = self.leadership.clone();
-        let handed = tokio::time::timeout(TRANSFER_WAIT, leadership.wait_for(|l| !l.own && l.leader.is_some())).await;
+        let handed =
+            tokio::time::timeout(TRANSFER_WAIT, leadership.wait_for(|l| !l.own && l.leader.is_some())).await;
         if handed.is_err() {
             tracing::warn!(to, "nobody took leadership over in time; an election will");
         }
@@ -335,14 +359,18 @@ fn refused(e: ClientWriteError<Cfg>) -> ProposeError {
     match e {
         ClientWriteError::ForwardToLeader(f) => ProposeError::NotLeader(leader_of(f)),
         // Discarded here, it may still be committed by another leader.
-        e @ (ClientWriteError::LogEntryDiscarded(_) | ClientWriteError::ChangeMembershipError(_) | ClientWriteError::PreconditionFailed(_)) => {
-            ProposeError::Unknown(e.to_string())
-        }
+        e @ (ClientWriteError::LogEntryDiscarded(_)
+        | ClientWriteError::ChangeMembershipError(_)
+        | ClientWriteError::PreconditionFailed(_)) => ProposeError::Unknown(e.to_string()),
     }
 }
 
 /// Follows openraft's metrics on the core's thread until the group stops.
-fn watch_leadership<M: GroupMachine>(core: &Core, raft: &Raft<Cfg, Machine<M>>, member: u64) -> watch::Receiver<Leadership> {
+fn watch_leadership<M: GroupMachine>(
+    core: &Core,
+    raft: &Raft<Cfg, Machine<M>>,
+    member: u64,
+) -> watch::Receiver<Leadership> {
     let mut metrics = raft.metrics();
     let (tx, rx) = watch::channel(Leadership::default());
     core.handle.spawn(async move {
@@ -352,10 +380,21 @@ fn watch_leadership<M: GroupMachine>(core: &Core, raft: &Raft<Cfg, Machine<M>>, 
                 let own = m.state == ServerState::Leader && m.current_leader == Some(member);
                 let address = |id: u64| m.membership_config.get_node(&id).map(|n| (id, n.addr.clone()));
                 let applied_in = m.last_applied.map(|id| id.leader_id);
-                let established = own && applied_in == Some(LeaderId { term: m.current_term, node_id: member });
-                Leadership { term: m.current_term, leader: m.current_leader.and_then(address), own, established }
+                let established =
+                    own && applied_in == Some(LeaderId { term: m.current_term, node_id: member });
+                Leadership {
+                    term: m.current_term,
+                    leader: m.current_leader.and_then(address),
+                    own,
+                    established,
+                }
             };
-            tx.send_if_modified(|was| *was != now && { *was = now.clone(); true });
+            tx.send_if_modified(|was| {
+                *was != now && {
+                    *was = now.clone();
+                    true
+                }
+            });
             if metrics.changed().await.is_err() {
                 tx.send_replace(Leadership::default());
                 return;

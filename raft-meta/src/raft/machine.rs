@@ -51,7 +51,8 @@ impl Place {
             Self::Inline => Ok(work()),
             Self::Thread(jobs) => {
                 let (tx, rx) = oneshot::channel();
-                jobs.try_send(Box::new(move || drop(tx.send(work())))).map_err(|_| io::Error::other("the apply thread is gone"))?;
+                jobs.try_send(Box::new(move || drop(tx.send(work()))))
+                    .map_err(|_| io::Error::other("the apply thread is gone"))?;
                 rx.await.map_err(|_| io::Error::other("the apply thread has panicked"))
             }
         }
@@ -69,13 +70,20 @@ pub(crate) struct Machine<M> {
 }
 
 impl<M: GroupMachine> Machine<M> {
-    pub(super) fn new(machine: Arc<Mutex<M>>, place: Place, files: Arc<SnapshotFiles>, threads: Arc<dyn Threads>, applied: watch::Sender<u64>) -> Self {
+    pub(super) fn new(
+        machine: Arc<Mutex<M>>,
+        place: Place,
+        files: Arc<SnapshotFiles>,
+        threads: Arc<dyn Threads>,
+        applied: watch::Sender<u64>,
+    ) -> Self {
         applied.send_replace(machine.lock().applied().index);
         Self { machine, place, files, threads, applied }
     }
 
     async fn apply_batch(&self, batch: Vec<(Entry, Option<ApplyResponder<Cfg>>)>) -> io::Result<()> {
-        let (mut entries, mut responders) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
+        let (mut entries, mut responders) =
+            (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
         for (entry, responder) in batch {
             entries.push(to_apply(entry)?);
             responders.push(responder);
@@ -84,7 +92,11 @@ impl<M: GroupMachine> Machine<M> {
         let machine = Arc::clone(&self.machine);
         let replies = self.place.run(move || machine.lock().apply(entries)).await??;
         if replies.len() != responders.len() {
-            return Err(io::Error::other(format!("{} entries were applied, {} replies came", responders.len(), replies.len())));
+            return Err(io::Error::other(format!(
+                "{} entries were applied, {} replies came",
+                responders.len(),
+                replies.len()
+            )));
         }
         self.applied.send_replace(last);
         for (responder, reply) in responders.into_iter().zip(replies) {
@@ -102,12 +114,21 @@ fn to_apply(entry: Entry) -> io::Result<ApplyEntry> {
         Payload::Normal(Blob(command)) => (None, Some(command)),
         Payload::Membership(m) => (Some(codec::put(&StoredMembership::new(Some(entry.log_id), m))?), None),
     };
-    Ok(ApplyEntry { index: codec::ours(entry.log_id.index), log_id: codec::put_log_id(&entry.log_id), membership, command })
+    Ok(ApplyEntry {
+        index: codec::ours(entry.log_id.index),
+        log_id: codec::put_log_id(&entry.log_id),
+        membership,
+        command,
+    })
 }
 
 /// What openraft calls a snapshot's meta data, of our bookkeeping.
 pub(super) fn meta_of(applied: &Applied) -> io::Result<SnapshotMeta> {
-    let last_membership = if applied.membership.is_empty() { StoredMembership::default() } else { codec::read(&applied.membership)? };
+    let last_membership = if applied.membership.is_empty() {
+        StoredMembership::default()
+    } else {
+        codec::read(&applied.membership)?
+    };
     Ok(SnapshotMeta { last_log_id: codec::log_id(&applied.log_id)?, last_membership })
 }
 
@@ -169,8 +190,13 @@ impl<M: GroupMachine> RaftStateMachine<Cfg> for Machine<M> {
         self.builder().await
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotFile) -> Result<(), io::Error> {
-        let (applied, machine, files) = (applied_of(meta)?, Arc::clone(&self.machine), Arc::clone(&self.files));
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: SnapshotFile,
+    ) -> Result<(), io::Error> {
+        let (applied, machine, files) =
+            (applied_of(meta)?, Arc::clone(&self.machine), Arc::clone(&self.files));
         let index = applied.index;
         let install = move || {
             // The file first: once the machine has it, nothing below it is needed from the log.
@@ -191,7 +217,11 @@ impl<M: GroupMachine> Machine<M> {
     async fn builder(&self) -> Builder {
         let machine = Arc::clone(&self.machine);
         let source = self.place.run(move || machine.lock().snapshot()).await.and_then(|source| source);
-        Builder { source: Mutex::new(Some(source)), files: Arc::clone(&self.files), threads: Arc::clone(&self.threads) }
+        Builder {
+            source: Mutex::new(Some(source)),
+            files: Arc::clone(&self.files),
+            threads: Arc::clone(&self.threads),
+        }
     }
 }
 
@@ -213,7 +243,11 @@ impl RaftSnapshotBuilder<Cfg> for Builder {
     type SnapshotData = SnapshotFile;
 
     async fn build_snapshot(&mut self) -> Result<OurSnapshot, io::Error> {
-        let source = self.source.get_mut().take().ok_or_else(|| io::Error::other("this snapshot was built before"))??;
+        let source = self
+            .source
+            .get_mut()
+            .take()
+            .ok_or_else(|| io::Error::other("this snapshot was built before"))??;
         let (tx, rx) = oneshot::channel();
         let files = Arc::clone(&self.files);
         self.threads.spawn("snapshot", Box::new(move || drop(tx.send(files.write(source)))))?;

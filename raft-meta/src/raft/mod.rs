@@ -9,7 +9,6 @@ mod machine;
 mod network;
 mod port;
 
-
 mod types;
 
 pub(crate) use handle::{Core, Group, GroupMetrics, GroupOptions, Leadership, ProposeError};

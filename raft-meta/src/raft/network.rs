@@ -18,7 +18,10 @@ use openraft::{
     base::{BoxFuture, BoxStream},
     errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable},
     network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2},
-    raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse},
+    raft::{
+        AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
+        TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    },
 };
 use tonic::{Code, Status, transport::Channel};
 
@@ -61,7 +64,9 @@ impl RaftNetworkFactory<Cfg> for Factory {
     type Network = Link;
 
     async fn new_client(&mut self, target: u64, node: &BasicNode) -> Link {
-        let client = RaftClient::new((self.dial)(&node.addr)).max_decoding_message_size(MESSAGE_BYTES).max_encoding_message_size(MESSAGE_BYTES);
+        let client = RaftClient::new((self.dial)(&node.addr))
+            .max_decoding_message_size(MESSAGE_BYTES)
+            .max_encoding_message_size(MESSAGE_BYTES);
         Link { origin: self.origin.clone(), to: target, client }
     }
 }
@@ -78,7 +83,9 @@ type Rpc<T> = Result<T, RPCError<Cfg>>;
 fn failed(status: &Status) -> RPCError<Cfg> {
     match status.code() {
         // openraft backs off before it tries an unreachable member again.
-        Code::Unavailable | Code::FailedPrecondition | Code::Unimplemented => RPCError::Unreachable(Unreachable::new(status)),
+        Code::Unavailable | Code::FailedPrecondition | Code::Unimplemented => {
+            RPCError::Unreachable(Unreachable::new(status))
+        }
         _ => RPCError::Network(NetworkError::new(status)),
     }
 }
@@ -92,25 +99,41 @@ impl Link {
         RPCError::Timeout(Timeout { action, id: self.origin.member, target: self.to, timeout })
     }
 
-    async fn ask_vote(&mut self, pre: bool, rpc: VoteRequest<Cfg>, option: RPCOption) -> Rpc<VoteResponse<Cfg>> {
+    async fn ask_vote(
+        &mut self,
+        pre: bool,
+        rpc: VoteRequest<Cfg>,
+        option: RPCOption,
+    ) -> Rpc<VoteResponse<Cfg>> {
         let payload = codec::put(&(pre, rpc)).map_err(|e| broken(&e))?;
         let message = self.origin.message(self.to, payload);
         let answer = tokio::time::timeout(option.hard_ttl(), self.client.vote(message)).await;
-        let answer = answer.map_err(|_| self.late(RPCTypes::Vote, option.hard_ttl()))?.map_err(|s| failed(&s))?;
+        let answer =
+            answer.map_err(|_| self.late(RPCTypes::Vote, option.hard_ttl()))?.map_err(|s| failed(&s))?;
         codec::read(&answer.into_inner().payload).map_err(|e| broken(&e))
     }
 
     /// The chunks of a snapshot: a header, then pieces read as the stream asks for them.
-    fn pieces(&self, header: Bytes, file: SnapshotFile) -> impl Stream<Item = SnapshotChunk> + Send + 'static {
+    fn pieces(
+        &self,
+        header: Bytes,
+        file: SnapshotFile,
+    ) -> impl Stream<Item = SnapshotChunk> + Send + 'static {
         let header = self.origin.message(self.to, header);
         let rest = stream::unfold((file, 0), |(file, offset)| async move {
             // A read error ends the stream early; the receiver sees no last piece and refuses.
             let piece = if offset < file.len() { file.piece(offset, PIECE).ok()? } else { return None };
             let next = offset + piece.len() as u64;
-            let chunk = SnapshotChunk { header: None, crc: checksum(&piece), data: piece.into(), last: next >= file.len() };
+            let chunk = SnapshotChunk {
+                header: None,
+                crc: checksum(&piece),
+                data: piece.into(),
+                last: next >= file.len(),
+            };
             Some((chunk, (file, next)))
         });
-        stream::iter([SnapshotChunk { header: Some(header), data: Bytes::new(), last: false, crc: 0 }]).chain(rest)
+        stream::iter([SnapshotChunk { header: Some(header), data: Bytes::new(), last: false, crc: 0 }])
+            .chain(rest)
     }
 }
 
@@ -123,15 +146,25 @@ pub(crate) fn checksum(piece: &[u8]) -> u32 {
 impl RaftNetworkV2<Cfg> for Link {
     type SnapshotData = SnapshotFile;
 
-    async fn append_entries(&mut self, rpc: AppendEntriesRequest<Cfg>, option: RPCOption) -> Rpc<AppendEntriesResponse<Cfg>> {
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<Cfg>,
+        option: RPCOption,
+    ) -> Rpc<AppendEntriesResponse<Cfg>> {
         let mut answers = self.stream_append(stream::iter([rpc]), option).await?;
         match answers.next().await {
             Some(answer) => answer.map(AppendEntriesResponse::from),
-            None => Err(RPCError::Network(NetworkError::from_string("the append stream ended without an answer"))),
+            None => {
+                Err(RPCError::Network(NetworkError::from_string("the append stream ended without an answer")))
+            }
         }
     }
 
-    fn stream_append<'s, S>(&'s mut self, input: S, option: RPCOption) -> BoxFuture<'s, Rpc<BoxStream<'s, Rpc<StreamAppendResult<Cfg>>>>>
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Rpc<BoxStream<'s, Rpc<StreamAppendResult<Cfg>>>>>
     where
         S: Stream<Item = AppendEntriesRequest<Cfg>> + OptionalSend + Unpin + 'static,
     {
@@ -145,7 +178,10 @@ impl RaftNetworkV2<Cfg> for Link {
         Box::pin(async move {
             let setup = option.hard_ttl().max(Duration::from_millis(500));
             let call = tokio::time::timeout(setup, self.client.append(requests)).await;
-            let answers = call.map_err(|_| self.late(RPCTypes::AppendEntries, setup))?.map_err(|s| failed(&s))?.into_inner();
+            let answers = call
+                .map_err(|_| self.late(RPCTypes::AppendEntries, setup))?
+                .map_err(|s| failed(&s))?
+                .into_inner();
             let late = self.late(RPCTypes::AppendEntries, APPEND_ANSWER);
             let out = stream::unfold(Some((answers, waiting, late)), |state| async move {
                 let (mut answers, waiting, late) = state?;
@@ -159,7 +195,9 @@ impl RaftNetworkV2<Cfg> for Link {
                 };
                 waiting.fetch_sub(1, Ordering::Relaxed);
                 let result = match answer {
-                    Ok(message) => codec::read::<StreamAppendResult<Cfg>>(&message.payload).map_err(|e| broken(&e)),
+                    Ok(message) => {
+                        codec::read::<StreamAppendResult<Cfg>>(&message.payload).map_err(|e| broken(&e))
+                    }
                     Err(status) => Err(failed(&status)),
                 };
                 let go_on = matches!(&result, Ok(Ok(_)));
@@ -193,16 +231,23 @@ impl RaftNetworkV2<Cfg> for Link {
             closed = cancel => return Err(closed.into()),
             answer = sending => answer,
         };
-        let answer = answer.map_err(|_| unreachable(AnyError::error("the snapshot was not taken in time")))?;
+        let answer =
+            answer.map_err(|_| unreachable(AnyError::error("the snapshot was not taken in time")))?;
         let answer = answer.map_err(|s| unreachable(AnyError::new(&s)))?;
         codec::read(&answer.into_inner().payload).map_err(|e| unreachable(AnyError::new(&e)))
     }
 
-    async fn transfer_leader(&mut self, req: TransferLeaderRequest<Cfg>, option: RPCOption) -> Rpc<TransferLeaderResponse<Cfg>> {
+    async fn transfer_leader(
+        &mut self,
+        req: TransferLeaderRequest<Cfg>,
+        option: RPCOption,
+    ) -> Rpc<TransferLeaderResponse<Cfg>> {
         let payload = codec::put(&req).map_err(|e| broken(&e))?;
         let message = self.origin.message(self.to, payload);
         let answer = tokio::time::timeout(option.hard_ttl(), self.client.transfer_leader(message)).await;
-        let answer = answer.map_err(|_| self.late(RPCTypes::TransferLeader, option.hard_ttl()))?.map_err(|s| failed(&s))?;
+        let answer = answer
+            .map_err(|_| self.late(RPCTypes::TransferLeader, option.hard_ttl()))?
+            .map_err(|s| failed(&s))?;
         codec::read(&answer.into_inner().payload).map_err(|e| broken(&e))
     }
 }

@@ -35,7 +35,11 @@ pub(crate) trait Port: Send + Sync + 'static {
     /// The leader hands its leadership over to this member.
     fn transfer(&self, payload: Bytes) -> BoxFuture<'_, Result<Bytes, Status>>;
     /// A snapshot: the header's payload, then the chunks after it.
-    fn snapshot(&self, header: Bytes, chunks: BoxStream<'static, Result<SnapshotChunk, Status>>) -> BoxFuture<'_, Result<Bytes, Status>>;
+    fn snapshot(
+        &self,
+        header: Bytes,
+        chunks: BoxStream<'static, Result<SnapshotChunk, Status>>,
+    ) -> BoxFuture<'_, Result<Bytes, Status>>;
 }
 
 pub(super) struct GroupPort<M: GroupMachine> {
@@ -79,7 +83,11 @@ impl<M: GroupMachine> Port for GroupPort<M> {
         })
     }
 
-    fn snapshot(&self, header: Bytes, mut chunks: BoxStream<'static, Result<SnapshotChunk, Status>>) -> BoxFuture<'_, Result<Bytes, Status>> {
+    fn snapshot(
+        &self,
+        header: Bytes,
+        mut chunks: BoxStream<'static, Result<SnapshotChunk, Status>>,
+    ) -> BoxFuture<'_, Result<Bytes, Status>> {
         Box::pin(async move {
             let (vote, meta) = codec::read::<(Vote, SnapshotMeta)>(&header).map_err(unreadable)?;
             let (pieces, done) = self.receive().map_err(|e| Status::internal(e.to_string()))?;
@@ -102,7 +110,11 @@ impl<M: GroupMachine> Port for GroupPort<M> {
             if super::machine::meta_of(file.applied()).map_err(unreadable)? != meta {
                 return Err(Status::data_loss("the snapshot is not the one that was announced"));
             }
-            let answer = self.raft.install_full_snapshot(vote, Snapshot { meta, snapshot: file }).await.map_err(stopped)?;
+            let answer = self
+                .raft
+                .install_full_snapshot(vote, Snapshot { meta, snapshot: file })
+                .await
+                .map_err(stopped)?;
             codec::put(&answer).map_err(unreadable)
         })
     }
