@@ -7,7 +7,9 @@
 //! with `Proposal::failed`.
 
 mod clock;
+mod planner;
 mod renewals;
 
 pub use clock::{LeaderClock, Turn};
+pub use planner::Planner;
 pub use renewals::{ClosedSet, Offered, Proposal, Renewals};
