@@ -65,11 +65,26 @@ pub struct ShardAck {
 /// Cancel safety: a dropped future leaves the outcome unknown; repeating is safe.
 pub trait Meta: Send + Sync + 'static {
     /// Asks for a grain's lease. Adapters batch these.
-    fn acquire<'a>(&'a self, grain: &'a GrainId, session: SessionId) -> BoxFuture<'a, Result<Acquired, MetaError>>;
+    fn acquire<'a>(
+        &'a self,
+        grain: &'a GrainId,
+        session: SessionId,
+    ) -> BoxFuture<'a, Result<Acquired, MetaError>>;
     /// Gives a lease back. The caller has marked the grant as given up before (R1).
-    fn release<'a>(&'a self, grain: &'a GrainId, session: SessionId, grant: Grant) -> BoxFuture<'a, Result<(), MetaError>>;
+    fn release<'a>(
+        &'a self,
+        grain: &'a GrainId,
+        session: SessionId,
+        grant: Grant,
+    ) -> BoxFuture<'a, Result<(), MetaError>>;
     /// Moves a lease: gives `grant` up and grants the grain to `to` in one entry (R23).
-    fn move_to<'a>(&'a self, grain: &'a GrainId, session: SessionId, grant: Grant, to: SessionId) -> BoxFuture<'a, Result<Option<Holder>, MetaError>>;
+    fn move_to<'a>(
+        &'a self,
+        grain: &'a GrainId,
+        session: SessionId,
+        grant: Grant,
+        to: SessionId,
+    ) -> BoxFuture<'a, Result<Option<Holder>, MetaError>>;
     /// Who holds the grain, by a read-index read.
     fn lookup<'a>(&'a self, grain: &'a GrainId) -> BoxFuture<'a, Result<Option<Holder>, MetaError>>;
     /// Answers a revoke.
@@ -80,7 +95,10 @@ pub trait Meta: Send + Sync + 'static {
     fn close(&self, session: SessionId) -> BoxFuture<'_, Result<(), MetaError>>;
     /// Events after `from` (or a resync first). Ends when the connection does; the caller reconnects
     /// with the revision it has.
-    fn watch(&self, from: Revision) -> BoxFuture<'_, Result<BoxStream<'static, Result<Watched, MetaError>>, MetaError>>;
+    fn watch(
+        &self,
+        from: Revision,
+    ) -> BoxFuture<'_, Result<BoxStream<'static, Result<Watched, MetaError>>, MetaError>>;
 }
 
 /// The keeper's own, separate road to the metadata members: nothing else may delay it (R5, R21).
@@ -90,5 +108,9 @@ pub trait KeeperLink: Send + Sync + 'static {
     /// Opens a session through whichever member leads.
     fn open(&self, open: OpenSession) -> BoxFuture<'_, Result<OpenedSession, MetaError>>;
     /// Sends a keepalive to one member (by position); it is passed on to the leader that member knows.
-    fn keepalive(&self, member: usize, keepalive: Keepalive) -> BoxFuture<'_, Result<KeepaliveAnswer, MetaError>>;
+    fn keepalive(
+        &self,
+        member: usize,
+        keepalive: Keepalive,
+    ) -> BoxFuture<'_, Result<KeepaliveAnswer, MetaError>>;
 }

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use millet_core::{
-    BootTime, BoxFuture, Envelope, ErrorKind, GrainId, GrainType, Grant, Outcome, SessionId, SessionLease, ShardId,
+    BootTime, BoxFuture, Envelope, ErrorKind, GrainId, GrainType, Grant, Outcome, SessionId, SessionLease,
+    ShardId,
 };
 
 /// The right to run one grain, obtained before its activation starts.
@@ -67,7 +68,13 @@ pub trait Residents: Send + Sync + 'static {
     /// Ends every activation of a shard: no new turn, turns and spawned work and timers end, dirty state
     /// is flushed and has a definite outcome. True when done; false if `until` came first, and then the
     /// shard goes on here (R8).
-    fn close_shard<'a>(&'a self, ty: &'a GrainType, shard: ShardId, grant: Grant, until: BootTime) -> BoxFuture<'a, bool>;
+    fn close_shard<'a>(
+        &'a self,
+        ty: &'a GrainType,
+        shard: ShardId,
+        grant: Grant,
+        until: BootTime,
+    ) -> BoxFuture<'a, bool>;
 
     /// Someone has seen a higher grant for this grain: an activation below it ends at once (R30).
     fn outranked(&self, grain: &GrainId, grant: Grant);
