@@ -14,8 +14,8 @@ use crate::{
     leases::{AcquireId, Acquisition},
     locate::Target,
     meta::{Holder, MetaError},
-    owners::{Claim, Owners},
-    placement::{BACKOFF_MAX, Placement},
+    owners::{Claim, Owners, Placement},
+    placement::BACKOFF_MAX,
     shards::{ShardKey, Stage},
     view::Standing,
 };
@@ -200,7 +200,7 @@ impl Directory {
 
     /// Where placement alone would not lead callers here, the route does.
     fn remember_own(&self, grain: &GrainId, session: SessionId, grant: Grant) {
-        if self.types.get(&grain.ty).is_some_and(|t| t.placement == Placement::HashRing) {
+        if self.types.get(&grain.ty).is_some_and(|t| t.placement == Placement::Hash) {
             self.routes.learn(grain, Route { session, grant });
         }
     }

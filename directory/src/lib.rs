@@ -32,7 +32,6 @@ pub use keeper_loop::{KeeperEvent, KeeperIdentity, Vitals, keeper_loop};
 pub use meta::{Acquired, Holder, KeeperLink, Meta, MetaError, ShardAck};
 pub use owners::{Claim, Owners, Placement, Residents};
 pub use peer::{PeerId, Peers};
-pub use placement::Placement;
 pub use snowflake::NoId;
 pub use timing::{SessionTiming, TimingError};
 pub use view::{Standing, View};

@@ -8,8 +8,9 @@ use millet_core::{
 
 use crate::{
     directory::{Directory, TypeConfig},
+    owners::Placement,
     peer::PeerId,
-    placement::{self, Placement},
+    placement,
     shards::Stage,
     view::{Standing, View},
 };

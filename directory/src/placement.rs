@@ -7,16 +7,6 @@ use millet_core::{GrainId, SessionId, hash, model::SessionInfo};
 
 use crate::view::View;
 
-/// Where new activations of a leased type go.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
-pub enum Placement {
-    /// On the node that calls first, if it hosts the type.
-    #[default]
-    PreferLocal,
-    /// On the node that the key hashes to, so that all nodes agree without asking.
-    HashRing,
-}
-
 /// Longest wait between two tries at an unreachable or missing owner, unless something wakes the call.
 pub const BACKOFF_MAX: Duration = Duration::from_millis(250);
 /// Shortest.
