@@ -18,3 +18,16 @@ pub mod prelude;
 pub mod rt;
 #[cfg(feature = "server")]
 pub mod world;
+
+/// The `#[grain]` attribute: Rust-first grain interfaces.
+#[cfg(feature = "server")]
+pub use millet_macros::grain;
+
+/// Includes what `millet_stub_gen::proto::compile` generated in `build.rs` for a proto package:
+/// `pub mod realm { millet::include_grains!("realm"); }`.
+#[macro_export]
+macro_rules! include_grains {
+    ($package:literal) => {
+        include!(concat!(env!("OUT_DIR"), "/", $package, ".rs"));
+    };
+}
