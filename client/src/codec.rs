@@ -219,6 +219,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::needless_borrow, reason = "the borrow is what chooses between the two traits")]
     #[test]
     fn a_missing_field_is_its_default_or_an_error_that_names_it() {
         assert_eq!((&Missing::<u64>::new("T.m")).missing("gold"), Ok(0));

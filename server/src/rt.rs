@@ -7,12 +7,12 @@
 mod slot;
 
 pub use bytes::{self, Bytes};
+pub use millet_client::codec;
 pub use millet_core as core;
 pub use millet_core::{
     AppError, CallError, ErrorKind, GrainType, Key, KeyKind, Method, MethodId, MethodInfo, Outcome,
     PlatformError, Refusal, Service, ServiceInfo, limits,
 };
-pub use millet_client::codec;
 pub use {prost, prost_types, rmp_serde, serde, serde_json};
 
 #[cfg(feature = "server")]

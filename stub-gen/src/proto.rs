@@ -132,7 +132,6 @@ impl Builder {
         let mut config = prost_build::Config::new();
         config
             .bytes(["."])
-            .enable_type_names()
             .prost_path(format!("{root}::rt::prost"))
             .prost_types_path(format!("{root}::rt::prost_types"))
             .type_attribute(".", "#[allow(missing_docs, clippy::all, clippy::pedantic)]")

@@ -13,7 +13,8 @@ pub(super) fn emit(i: &Interface) -> TokenStream {
     quote! {
         #service
         #module
-        #(#allow const _: () = { #methods };)*
+        #allow
+        const _: () = { #(#methods)* };
     }
 }
 

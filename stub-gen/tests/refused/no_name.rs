@@ -1,0 +1,12 @@
+#![allow(unused)]
+use millet_macros::grain;
+
+struct Rank;
+struct Ctx<G>(std::marker::PhantomData<G>);
+
+#[grain()]
+impl Rank {
+    async fn report(&mut self, ctx: &Ctx<Self>) {}
+}
+
+fn main() {}

@@ -1,0 +1,12 @@
+#![allow(unused)]
+use millet_macros::grain;
+
+struct Rank;
+struct Ctx<G>(std::marker::PhantomData<G>);
+
+#[grain(name = "realm.Rank")]
+impl Rank {
+    fn top(&self, ctx: &Ctx<Self>) -> u32 { 0 }
+}
+
+fn main() {}
