@@ -4,7 +4,7 @@ use proc_macro::TokenStream;
 
 /// Makes the methods of an `impl` block callable from anywhere in the cluster.
 ///
-/// ```ignore
+/// ```text
 /// pub struct Rank { best: Persistent<BTreeMap<u64, i64>> }
 ///
 /// impl Grain for Rank {
