@@ -14,6 +14,8 @@ pub use millet_core::{
 
 #[cfg(feature = "server")]
 pub mod adapters;
+#[cfg(feature = "server")]
+pub mod config;
 pub mod prelude;
 pub mod rt;
 #[cfg(feature = "server")]

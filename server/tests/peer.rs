@@ -38,8 +38,11 @@ impl Identity for Who {
     fn session(&self) -> Option<Arc<SessionLease>> {
         Some(self.lease.clone())
     }
-    fn accepts_from(&self, session: SessionId) -> bool {
-        !self.ended.lock().contains(&session)
+    fn has_ended(&self, session: SessionId) -> bool {
+        self.ended.lock().contains(&session)
+    }
+    fn accepts_from(&self, session: SessionId) -> BoxFuture<'static, bool> {
+        Box::pin(std::future::ready(!self.has_ended(session)))
     }
 }
 
@@ -101,11 +104,11 @@ async fn node(id: u64, change: impl FnOnce(&mut TransportConfig)) -> Node {
     let who = Arc::new(Who { lease, ended: Mutex::default() });
     let mut config = TransportConfig::new("test".into(), NodeId(id));
     change(&mut config);
-    let transport = Transport::new(world.clone(), config, who.clone());
+    let transport = Transport::new(world.clone(), config);
     let echo = Arc::new(Echo::default());
     echo.me.set(Arc::downgrade(&echo)).expect("once");
     let residents: Arc<dyn Residents> = echo.clone();
-    transport.attach(Arc::downgrade(&residents));
+    transport.attach(who.clone(), Arc::downgrade(&residents));
     let (listener, addr) = listen::bind(&*world.net, "test", "127.0.0.1:0").await.expect("a free port");
     let stop = CancellationToken::new();
     let router = listen::server().add_service(transport.service());
@@ -246,7 +249,9 @@ async fn r12_nothing_leaves_a_frozen_session_and_everything_does_once_it_thaws()
     // A second node with the same session object, never renewed: frozen from the start.
     let frozen = Arc::new(SessionLease::opened(SessionId(30), Duration::from_secs(3600)));
     let who = Arc::new(Who { lease: frozen.clone(), ended: Mutex::default() });
-    let c = Transport::new(a.world.clone(), TransportConfig::new("test".into(), NodeId(3)), who);
+    let c = Transport::new(a.world.clone(), TransportConfig::new("test".into(), NodeId(3)));
+    let residents: Weak<dyn Residents> = Weak::<Echo>::new();
+    c.attach(who, residents);
     let mut envelope = a.envelope(2, 0, "waits");
     envelope.sender = Some(Sender { session: SessionId(30), epoch: None });
     let call = c.call(&b.peer, envelope);

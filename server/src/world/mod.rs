@@ -54,3 +54,8 @@ impl World {
         Self { spawner, ..self.clone() }
     }
 }
+
+/// Reads a text file before there is a world: the configuration.
+pub fn read_text(path: &std::path::Path) -> std::io::Result<String> {
+    std::fs::read_to_string(path)
+}

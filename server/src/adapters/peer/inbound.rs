@@ -84,7 +84,7 @@ impl Peer for Service {
             .and_then(|f| f.hello)
             .ok_or_else(|| Status::invalid_argument("the first frame must be a hello"))?;
         let hello = Hello::try_from(hello).map_err(|e| Status::invalid_argument(e.to_string()))?;
-        match self.transport.accept(&hello) {
+        match self.transport.accept(&hello).await {
             Ok((peer, lane)) => {
                 let frames = Writer::new(lane.clone()).map(Ok);
                 let task = lane_task(self.transport.clone(), peer, lane, hello, incoming);
@@ -149,8 +149,9 @@ impl Transport {
     }
 
     /// Takes or refuses a lane.
-    fn accept(&self, hello: &Hello) -> Result<(Arc<Inbound>, Arc<InboundLane>), String> {
-        let lease = self.identity.session();
+    async fn accept(&self, hello: &Hello) -> Result<(Arc<Inbound>, Arc<InboundLane>), String> {
+        let identity = self.identity().ok_or("this node is starting; retry")?;
+        let lease = identity.session();
         let us = Us {
             cluster: &self.config.cluster,
             node: self.config.node,
@@ -158,7 +159,7 @@ impl Transport {
         };
         check(us, hello)?;
         let lease = lease.ok_or("this node has no session yet; retry")?;
-        if !self.identity.accepts_from(hello.session) {
+        if !identity.accepts_from(hello.session).await {
             return Err(format!("session {} has ended, or is not known here yet; retry", hello.session));
         }
         let peer = if hello.lane == 0 {
@@ -235,7 +236,7 @@ impl Reader {
                 }
                 frame = incoming.message(), if bytes < BYTES => match frame {
                     Ok(Some(frame)) => {
-                        if !self.transport.identity.accepts_from(self.session) {
+                        if self.transport.identity().is_none_or(|i| i.has_ended(self.session)) {
                             self.transport.counters.frames_from_ended.fetch_add(1, Ordering::Relaxed);
                             return format!("session {} has ended", self.session);
                         }
@@ -276,7 +277,7 @@ impl Reader {
         if deadline <= now {
             return ready(ErrorKind::DeadlineExceeded { blocker: Some("the link".into()) });
         }
-        match self.transport.residents.get().and_then(std::sync::Weak::upgrade) {
+        match self.transport.residents() {
             Some(residents) => {
                 let outcome = residents.dispatch(envelope);
                 Box::pin(async move { (id, held, outcome.await) })

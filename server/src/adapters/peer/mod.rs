@@ -40,8 +40,10 @@ use link::Link;
 pub trait Identity: Send + Sync + 'static {
     /// The newest session of this node, once it has one.
     fn session(&self) -> Option<Arc<SessionLease>>;
-    /// Whether anything from this session may be accepted: false once it is known to have ended (G1c).
-    fn accepts_from(&self, session: SessionId) -> bool;
+    /// Whether a session is known to have ended: nothing from it is accepted (G1c).
+    fn has_ended(&self, session: SessionId) -> bool;
+    /// Whether a session that says hello is alive; may wait a moment for news of a new one (R17).
+    fn accepts_from(&self, session: SessionId) -> BoxFuture<'static, bool>;
 }
 
 /// What the transport needs to know of the node it serves.
@@ -103,8 +105,7 @@ pub struct Transport {
     me: Weak<Transport>,
     config: TransportConfig,
     world: World,
-    identity: Arc<dyn Identity>,
-    residents: OnceLock<Weak<dyn Residents>>,
+    seams: OnceLock<(Arc<dyn Identity>, Weak<dyn Residents>)>,
     links: Mutex<HashMap<(SessionId, SessionId), Arc<Link>>>,
     inbound: Mutex<HashMap<SessionId, Arc<Inbound>>>,
     refusals: Mutex<HashMap<String, BootTime>>,
@@ -112,14 +113,13 @@ pub struct Transport {
 }
 
 impl Transport {
-    /// A transport; takes calls from peers once [`Transport::attach`] has told it where to.
-    pub fn new(world: World, config: TransportConfig, identity: Arc<dyn Identity>) -> Arc<Self> {
+    /// A transport; sends and takes calls once [`Transport::attach`] has told it for whom.
+    pub fn new(world: World, config: TransportConfig) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             config,
             world,
-            identity,
-            residents: OnceLock::new(),
+            seams: OnceLock::new(),
             links: Mutex::default(),
             inbound: Mutex::default(),
             refusals: Mutex::default(),
@@ -127,9 +127,19 @@ impl Transport {
         })
     }
 
-    /// Where calls from peers go. The first call counts.
-    pub fn attach(&self, residents: Weak<dyn Residents>) {
-        drop(self.residents.set(residents));
+    /// Who this node is, and where calls from peers go. The first call counts.
+    pub fn attach(&self, identity: Arc<dyn Identity>, residents: Weak<dyn Residents>) {
+        if self.seams.set((identity, residents)).is_err() {
+            tracing::error!("the transport was attached twice; the first time counts");
+        }
+    }
+
+    fn identity(&self) -> Option<&Arc<dyn Identity>> {
+        self.seams.get().map(|(identity, _)| identity)
+    }
+
+    fn residents(&self) -> Option<Arc<dyn Residents>> {
+        self.seams.get().and_then(|(_, residents)| residents.upgrade())
     }
 
     /// The gRPC service of the peer listener.
@@ -159,12 +169,12 @@ impl Transport {
     /// The link from our newest session to that peer, dialled if there is none.
     fn link(&self, to: &PeerId, envelope: &Envelope) -> Result<Arc<Link>, ErrorKind> {
         let unavailable = |what: String| ErrorKind::Unavailable { what };
-        let lease =
-            self.identity.session().ok_or_else(|| unavailable("this node has no session yet".into()))?;
+        let identity = self.identity().ok_or_else(|| unavailable("this node is starting".into()))?;
+        let lease = identity.session().ok_or_else(|| unavailable("this node has no session yet".into()))?;
         if lease.is_dead() || envelope.sender.is_some_and(|s| s.session != lease.id()) {
             return Err(unavailable("the session that sends has ended".into()));
         }
-        if !self.identity.accepts_from(to.session) {
+        if identity.has_ended(to.session) {
             return Err(unavailable(format!("session {} of {} has ended", to.session, to.node)));
         }
         let now = self.world.clock.boottime();

@@ -1,0 +1,160 @@
+//! Settings: a TOML file, overridden by the environment (`MILLET_SECTION_KEY`). Parsed once, at the start.
+//!
+//! Two kinds: `[cluster]` settings must be the same on every node, `[node]` settings may differ. Unknown
+//! keys are refused with file, line and the nearest key; settings that contradict each other are refused
+//! with the rule and the numbers. Units are in the names.
+
+mod parse;
+mod settings;
+
+use std::{collections::BTreeSet, time::Duration};
+
+use millet_core::SessionLease;
+
+pub use parse::ConfigError;
+pub use settings::{ClusterSettings, KeyDoc, NodeSettings};
+
+/// A node's settings.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Config {
+    /// Must match on every node.
+    pub cluster: ClusterSettings,
+    /// This node's own.
+    pub node: NodeSettings,
+}
+
+/// What a node does.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Role {
+    /// A member of the metadata store.
+    Meta,
+    /// Hosts grains.
+    Worker,
+}
+
+impl Config {
+    /// Reads a file's text (with its name, for errors) and the environment, and checks the result.
+    ///
+    /// ```
+    /// let toml = "[cluster]\nid = \"game\"\n[node]\nname = \"a\"\n";
+    /// let config = millet::config::Config::read(Some(("millet.toml", toml)), []).unwrap();
+    /// assert_eq!(config.cluster.id, "game");
+    /// ```
+    pub fn read(
+        file: Option<(&str, &str)>,
+        env: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let mut config = Self::default();
+        if let Some((name, text)) = file {
+            parse::file(&mut config, name, text)?;
+        }
+        parse::environment(&mut config, env)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Reads a file and this process's environment.
+    pub fn load(path: &std::path::Path) -> Result<Self, ConfigError> {
+        let name = path.display().to_string();
+        let text = crate::world::read_text(path)
+            .map_err(|e| ConfigError::Unreadable { file: name.clone(), why: e.to_string() })?;
+        Self::read(Some((&name, &text)), std::env::vars())
+    }
+
+    /// Refuses settings that contradict each other, with the rule and the numbers.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        self.check_timing()?;
+        self.roles()?;
+        let (c, n) = (&self.cluster, &self.node);
+        if c.id.is_empty() {
+            return refuse("cluster.id may not be empty; name the cluster".into());
+        }
+        if c.heartbeat_ms * 2 > c.election_min_ms || c.election_min_ms >= c.election_max_ms {
+            return refuse(format!(
+                "2 x cluster.heartbeat_ms <= cluster.election_min_ms < cluster.election_max_ms must hold, \
+                 but they are 2 x {}, {} and {}",
+                c.heartbeat_ms, c.election_min_ms, c.election_max_ms
+            ));
+        }
+        for (key, listen, advertise) in
+            [("peer", &n.peer_listen, &n.peer_advertise), ("api", &n.api_listen, &n.api_advertise)]
+        {
+            let everywhere = listen.starts_with("0.0.0.0:") || listen.starts_with("[::]:");
+            if everywhere && advertise.is_empty() {
+                return refuse(format!(
+                    "node.{key}_listen is {listen}, which others cannot dial; set node.{key}_advertise"
+                ));
+            }
+        }
+        if !matches!(n.state_engine.as_str(), "sled" | "redb") {
+            return refuse(format!("node.state_engine is {:?}; it is \"sled\" or \"redb\"", n.state_engine));
+        }
+        Ok(())
+    }
+
+    /// A metadata failover must fit into the validity of a session (ownership rules, section 4).
+    fn check_timing(&self) -> Result<(), ConfigError> {
+        let c = &self.cluster;
+        let has = SessionLease::validity(self.ttl()).as_millis();
+        let keepalive = u128::from(c.session_ttl_ms / 8);
+        let (tick, election, beat) =
+            (u128::from(c.tick_ms), u128::from(c.election_max_ms), u128::from(c.heartbeat_ms));
+        let needs = keepalive + 2 * tick + 3 * election + beat + 200;
+        if has >= needs {
+            return Ok(());
+        }
+        refuse(format!(
+            "0.8 x cluster.session_ttl_ms >= session_ttl_ms/8 + 2 x tick_ms + 3 x election_max_ms + \
+             heartbeat_ms + 200 must hold, but {has} < {keepalive} + 2 x {tick} + 3 x {election} + {beat} + \
+             200 = {needs}; raise session_ttl_ms or lower the others"
+        ))
+    }
+
+    /// What this node does.
+    pub fn roles(&self) -> Result<BTreeSet<Role>, ConfigError> {
+        let role = |name: &String| match name.as_str() {
+            "meta" => Ok(Role::Meta),
+            "worker" => Ok(Role::Worker),
+            other => Err(ConfigError::Contradiction {
+                rule: format!("node.roles names {other:?}; roles are \"meta\" and \"worker\""),
+            }),
+        };
+        let roles = self.node.roles.iter().map(role).collect::<Result<BTreeSet<_>, _>>()?;
+        if roles.is_empty() {
+            return refuse("node.roles is empty; name \"meta\", \"worker\" or both".into());
+        }
+        if !roles.contains(&Role::Meta) && self.node.members.is_empty() {
+            return refuse("node.roles has no \"meta\" and node.members is empty; name the members".into());
+        }
+        Ok(roles)
+    }
+
+    /// The session's time to live.
+    pub fn ttl(&self) -> Duration {
+        Duration::from_millis(self.cluster.session_ttl_ms)
+    }
+
+    /// Whether this node is the only metadata member: it makes its own cluster when it first starts.
+    pub fn is_alone(&self) -> bool {
+        self.node.members.is_empty()
+    }
+
+    /// Every key with its unit, default and reason, for docs/config.md and `millet config`.
+    pub fn reference() -> Vec<KeyDoc> {
+        let mut keys = ClusterSettings::keys();
+        keys.extend(NodeSettings::keys());
+        keys
+    }
+
+    /// The settings in force, as TOML.
+    pub fn to_toml(&self) -> String {
+        format!("[cluster]\n{}\n[node]\n{}", self.cluster.to_toml(), self.node.to_toml())
+    }
+}
+
+fn refuse<T>(rule: String) -> Result<T, ConfigError> {
+    Err(ConfigError::Contradiction { rule })
+}
+
+#[cfg(test)]
+mod tests;
