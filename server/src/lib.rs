@@ -33,3 +33,7 @@ macro_rules! include_grains {
         include!(concat!(env!("OUT_DIR"), "/", $package, ".rs"));
     };
 }
+
+/// Lists a grain's persistent fields: `millet::states!(profile, inventory);` inside `impl Grain for …`.
+#[cfg(feature = "server")]
+pub use millet_runtime::states;
