@@ -1,0 +1,180 @@
+//! A state store in memory, for nodes that keep nothing: tests, samples, caches. The rules of
+//! `StateStore` in the smallest form they can be written; the conformance suite holds it to them.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use millet_core::{
+    BoxFuture, Epoch, GrainId, GrainType, Grant, SessionId, ShardId, limits,
+    store::{StateStore, StoreError, Stored, Token, Version, Write},
+};
+use parking_lot::Mutex;
+
+/// All rows in one map behind one lock.
+#[derive(Default)]
+pub struct MemoryStore(Mutex<Tables>);
+
+#[derive(Default)]
+struct Tables {
+    rows: HashMap<(GrainId, String), Row>,
+    shards: HashMap<(GrainType, ShardId), Grant>,
+    /// The highest generation seen of a type: lower ones are over (R11).
+    generations: HashMap<GrainType, u32>,
+    oldest: SessionId,
+}
+
+#[derive(Default)]
+struct Row {
+    floor: Epoch,
+    session: SessionId,
+    version: Version,
+    /// Token of the write that made `version`.
+    writer: Epoch,
+    value: Option<Bytes>,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Refuses sessions below `oldest` from now on and drops the floors that guard no value against
+    /// them. Never goes back.
+    pub fn oldest_living(&self, oldest: SessionId) {
+        let t = &mut *self.0.lock();
+        t.oldest = t.oldest.max(oldest);
+        let oldest = t.oldest;
+        t.rows.retain(|_, row| row.value.is_some() || row.session >= oldest);
+    }
+
+    /// Rows kept, floors without value included.
+    pub fn row_count(&self) -> usize {
+        self.0.lock().rows.len()
+    }
+}
+
+impl Tables {
+    /// The checks every operation starts with: session, generation, shard floor.
+    fn admit(&self, ty: &GrainType, shard: Option<ShardId>, token: Token) -> Result<(), StoreError> {
+        if token.session < self.oldest {
+            return Err(StoreError::SessionEnded(token.session));
+        }
+        let given = token.epoch;
+        let generation = self.generations.get(ty).copied().unwrap_or_default();
+        let mut floor = Epoch { grant: Grant { generation, index: 0 }, activation: 0 };
+        if let Some(shard) = shard {
+            let grant = self.shards.get(&(ty.clone(), shard)).copied().unwrap_or_default();
+            floor = floor.max(Epoch { grant, activation: 0 });
+        }
+        if given < floor {
+            return Err(StoreError::Fenced { given, floor });
+        }
+        Ok(())
+    }
+
+    /// An admitted token's generation ends the lower ones (R11).
+    fn raise_generation(&mut self, ty: &GrainType, token: Token) {
+        self.generations.insert(ty.clone(), token.epoch.grant.generation);
+    }
+
+    fn open(&mut self, grain: &GrainId, slot: &str, token: Token) -> Result<Stored, StoreError> {
+        self.admit(&grain.ty, None, token)?;
+        let row = self.rows.entry((grain.clone(), slot.to_owned())).or_default();
+        row.raise(token)?;
+        let stored = Stored { version: row.version, value: row.value.clone() };
+        self.raise_generation(&grain.ty, token);
+        Ok(stored)
+    }
+
+    fn write(&mut self, w: Write<'_>, value: Option<Bytes>) -> Result<Version, StoreError> {
+        if let Some(bytes) = value.as_ref().map(Bytes::len).filter(|n| *n > limits::STATE_BYTES) {
+            return Err(StoreError::TooLarge { bytes, limit: limits::STATE_BYTES });
+        }
+        self.admit(&w.grain.ty, w.shard, w.token)?;
+        let key = (w.grain.clone(), w.slot.to_owned());
+        let fresh = Row::default();
+        let row = self.rows.get(&key).unwrap_or(&fresh);
+        if w.token.epoch < row.floor {
+            return Err(StoreError::Fenced { given: w.token.epoch, floor: row.floor });
+        }
+        let next = Version(w.version.0 + 1);
+        if row.version == next && row.writer == w.token.epoch {
+            return Ok(next);
+        }
+        if row.version != w.version {
+            return Err(StoreError::Version { given: w.version, stored: row.version });
+        }
+        let row = self.rows.entry(key).or_default();
+        row.raise(w.token)?;
+        (row.version, row.writer, row.value) = (next, w.token.epoch, value);
+        self.raise_generation(&w.grain.ty, w.token);
+        Ok(next)
+    }
+}
+
+impl Row {
+    fn raise(&mut self, token: Token) -> Result<(), StoreError> {
+        if token.epoch < self.floor {
+            return Err(StoreError::Fenced { given: token.epoch, floor: self.floor });
+        }
+        (self.floor, self.session) = (token.epoch, token.session);
+        Ok(())
+    }
+}
+
+impl StateStore for MemoryStore {
+    fn open<'a>(
+        &'a self,
+        grain: &'a GrainId,
+        slot: &'a str,
+        token: Token,
+    ) -> BoxFuture<'a, Result<Stored, StoreError>> {
+        Box::pin(async move { self.0.lock().open(grain, slot, token) })
+    }
+
+    fn open_shard<'a>(
+        &'a self,
+        ty: &'a GrainType,
+        shard: ShardId,
+        grant: Grant,
+        session: SessionId,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let t = &mut *self.0.lock();
+            let token = Token { epoch: Epoch { grant, activation: 0 }, session };
+            t.admit(ty, Some(shard), token)?;
+            t.raise_generation(ty, token);
+            t.shards.insert((ty.clone(), shard), grant);
+            Ok(())
+        })
+    }
+
+    fn load<'a>(
+        &'a self,
+        grain: &'a GrainId,
+        slot: &'a str,
+        shard: ShardId,
+        token: Token,
+    ) -> BoxFuture<'a, Result<Stored, StoreError>> {
+        Box::pin(async move {
+            let t = self.0.lock();
+            t.admit(&grain.ty, Some(shard), token)?;
+            let Some(row) = t.rows.get(&(grain.clone(), slot.to_owned())) else {
+                return Ok(Stored::default());
+            };
+            if token.epoch < row.floor {
+                return Err(StoreError::Fenced { given: token.epoch, floor: row.floor });
+            }
+            Ok(Stored { version: row.version, value: row.value.clone() })
+        })
+    }
+
+    fn save<'a>(&'a self, write: Write<'a>, value: Bytes) -> BoxFuture<'a, Result<Version, StoreError>> {
+        Box::pin(async move { self.0.lock().write(write, Some(value)) })
+    }
+
+    fn clear<'a>(&'a self, write: Write<'a>) -> BoxFuture<'a, Result<Version, StoreError>> {
+        Box::pin(async move { self.0.lock().write(write, None) })
+    }
+}
