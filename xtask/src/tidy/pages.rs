@@ -50,45 +50,59 @@ fn enum_variants(text: &str, name: &str) -> Vec<String> {
     .collect()
 }
 
-/// Every field of every struct that is read from a configuration file has a row.
+/// Every setting has a row that gives its default.
 fn config(tree: &Tree) -> Vec<Finding> {
     let page = tree.get(CONFIG).map_or("", String::as_str);
     let sources = tree.iter().filter(|(path, _)| path.starts_with(CONFIG_SOURCE) && path.ends_with(".rs"));
-    let keys = sources.flat_map(|(_, text)| deserialized_fields(text));
-    keys.filter(|key| {
-        !page.lines().any(|line| {
-            line.starts_with('|')
-                && quoted(line).next().is_some_and(|word| word.rsplit('.').next() == Some(key.as_str()))
-        })
-    })
-    .map(|key| Finding::new(CONFIG, format!("has no row for the key {key}")))
-    .collect()
-}
-
-/// Names of the fields of structs that derive `Deserialize`.
-fn deserialized_fields(text: &str) -> Vec<String> {
-    let code = blank(text);
-    let mut keys = Vec::new();
-    let (mut derives, mut inside) = (false, false);
-    for line in code.lines() {
-        if line.starts_with("#[derive(") {
-            derives = line.contains("Deserialize");
-        } else if line.contains("struct ") && line.ends_with('{') {
-            inside = derives;
-        } else if line.starts_with('}') {
-            (derives, inside) = (false, false);
-        } else if inside && let Some((name, _)) = line.split_once(':') {
-            let word = name.split_whitespace().last().unwrap_or_default();
-            if line.starts_with("    ")
-                && !line.starts_with("     ")
-                && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
-            {
-                keys.push(word.to_owned());
+    let settings: Vec<(String, String)> = sources.flat_map(|(_, text)| settings(text)).collect();
+    if settings.is_empty() {
+        return vec![Finding::new(CONFIG_SOURCE, "no settings! list found; is it somewhere else now?")];
+    }
+    let mut found = Vec::new();
+    for (key, default) in settings {
+        match row(page, &key) {
+            None => found.push(Finding::new(CONFIG, format!("has no row for the key {key}"))),
+            Some((line, cells)) if !cells.iter().any(|cell| quoted(cell).any(|word| word == default)) => {
+                found.push(Finding::line(
+                    CONFIG,
+                    line,
+                    format!("{key} has the default {default}, which the row does not give"),
+                ));
             }
+            Some(_) => {}
         }
     }
-    keys.retain(|key| !key.is_empty());
-    keys
+    found
+}
+
+/// Keys, `section.key`, and defaults of the `settings! { … Name in "section" { key: Type = default; } }` lists.
+fn settings(text: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let (mut inside, mut section) = (false, String::new());
+    for line in text.lines() {
+        if line.starts_with("settings! {") {
+            inside = true;
+        } else if line.starts_with('}') {
+            inside = false;
+        } else if inside && let Some((_, name)) = line.split_once(" in \"") {
+            section = name.split('"').next().unwrap_or_default().to_owned();
+        } else if inside && let Some(setting) = setting(line) {
+            found.push((format!("{section}.{}", setting.0), setting.1));
+        }
+    }
+    found
+}
+
+/// `key: Type = default;`, the default as it stands in a TOML file.
+fn setting(line: &str) -> Option<(String, String)> {
+    let (head, default) = line.trim().strip_suffix(';')?.split_once(" = ")?;
+    let key = head.split_once(':')?.0;
+    let is_key =
+        !key.is_empty() && key.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    let plain = default.trim_end_matches("_u64").trim_end_matches(".map(String::from)");
+    let is_number = plain.starts_with(|c: char| c.is_ascii_digit());
+    let plain = if is_number { plain.replace('_', "") } else { plain.to_owned() };
+    is_key.then(|| (key.to_owned(), plain))
 }
 
 fn features(tree: &Tree) -> Vec<Finding> {
@@ -199,10 +213,22 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_the_page_leaves_out_is_found() {
-        let source = "#[derive(Clone, Deserialize)]\npub struct Node {\n    /// Doc.\n    pub ttl_ms: u64,\n    name: String,\n}\n#[derive(Clone)]\nstruct Other {\n    no_key: u8,\n}\n";
-        let found = config(&tree(&[("server/src/config.rs", source), (CONFIG, "| `node.ttl_ms` | ms |\n")]));
-        assert_eq!(found, [Finding::new(CONFIG, "has no row for the key name")]);
+    fn a_key_that_the_page_leaves_out_or_gives_wrong_is_found() {
+        let source = "settings! {\n    /// Doc.\n    Node in \"node\" {\n        /// Doc.\n        ttl_ms: u64 = 4_000_u64;\n        roles: Vec<String> = [\"a\"].map(String::from);\n    }\n}\n";
+        let says = |page: &str| config(&tree(&[("server/src/config/settings.rs", source), (CONFIG, page)]));
+        assert_eq!(says("| `node.ttl_ms` | `4000` |\n| `node.roles` | `[\"a\"]` |\n"), []);
+        assert_eq!(
+            says("| `node.ttl_ms` | `4000` |\n"),
+            [Finding::new(CONFIG, "has no row for the key node.roles")]
+        );
+        assert!(
+            says("| `node.ttl_ms` | `400` |\n| `node.roles` | `[\"a\"]` |\n")[0]
+                .to_string()
+                .contains("default 4000")
+        );
+        assert!(
+            config(&tree(&[])).first().is_some_and(|finding| finding.to_string().contains("no settings!"))
+        );
     }
 
     #[test]

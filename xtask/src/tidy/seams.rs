@@ -60,6 +60,7 @@ const NAMED: &[Named] = &[
         library: "tonic",
         places: &[
             "proto",
+            "raft-meta/src/lib.rs",
             "raft-meta/src/raft",
             "raft-meta/src/service",
             "raft-meta/src/client",
