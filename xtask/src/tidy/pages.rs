@@ -15,12 +15,13 @@ const ERRORS: &str = "docs/errors.md";
 const CONFIG_SOURCE: &str = "server/src/config";
 const CONFIG: &str = "docs/config.md";
 const FEATURE_PAGE: &str = "docs/features.md";
+const WALK: &str = "docs/architecture.md";
 const README: &str = "README.md";
 const README_SOURCE: &str = "samples/hello/src/main.rs";
 
 /// Checks every page.
 pub fn check(tree: &Tree) -> Vec<Finding> {
-    [errors(tree), config(tree), features(tree), readme(tree), links(tree)].concat()
+    [errors(tree), config(tree), features(tree), readme(tree), links(tree), walk(tree)].concat()
 }
 
 fn errors(tree: &Tree) -> Vec<Finding> {
@@ -162,6 +163,21 @@ fn readme(tree: &Tree) -> Vec<Finding> {
         .collect()
 }
 
+/// The architecture page walks through files that are here: every path it names exists.
+fn walk(tree: &Tree) -> Vec<Finding> {
+    let page = tree.get(WALK).map_or("", String::as_str);
+    let is_path = |word: &&str| {
+        word.contains('/') && word.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c))
+    };
+    let mut found = Vec::new();
+    for (number, line) in page.lines().enumerate() {
+        for path in quoted(line).filter(is_path).filter(|path| !leads_somewhere(tree, "", path)) {
+            found.push(Finding::line(WALK, number + 1, format!("names {path}, which is not here")));
+        }
+    }
+    found
+}
+
 /// Relative links lead to files that are here.
 fn links(tree: &Tree) -> Vec<Finding> {
     let mut found = Vec::new();
@@ -263,5 +279,12 @@ mod tests {
         let page = "see [a](../README.md#top), [b](errors.md), [c](https://example.org/x), [d](#here)\n";
         assert_eq!(links(&tree(&[("docs/a.md", page), (README, ""), (ERRORS, "")])), []);
         assert_eq!(links(&tree(&[("docs/a.md", page), (README, "")])).len(), 1);
+    }
+
+    #[test]
+    fn a_file_that_the_walk_names_must_be_there() {
+        let says = |page: &str| walk(&tree(&[(WALK, page), ("core/src/id.rs", "")]));
+        assert_eq!(says("first `core/src/id.rs`, in `core/src`, all of `samples/*`\n"), []);
+        assert!(says("first `core/src/ids.rs`\n")[0].to_string().contains("core/src/ids.rs"));
     }
 }
