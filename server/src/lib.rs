@@ -2,7 +2,7 @@
 //!
 //! - [`prelude`]: what a file with grains imports.
 //! - [`rt`]: what generated code names; not for people.
-//! - `assemble`, `config`, `world`, `adapters`: how a node is put together (feature `server`).
+//! - `node`, `config`, `world`, `adapters`: how a node is put together (feature `server`).
 //!
 //! Without default features only `core` and the client remain.
 
@@ -16,10 +16,15 @@ pub use millet_core::{
 pub mod adapters;
 #[cfg(feature = "server")]
 pub mod config;
+#[cfg(feature = "server")]
+pub mod node;
 pub mod prelude;
 pub mod rt;
 #[cfg(feature = "server")]
 pub mod world;
+
+#[cfg(feature = "server")]
+pub use node::{Memory, Node, NodeBuilder, StartError};
 
 /// The `#[grain]` attribute: Rust-first grain interfaces.
 #[cfg(feature = "server")]

@@ -6,3 +6,6 @@ pub use millet_core::{CallError, ErrorKind, GrainId, Key, PlatformError, Ran, Re
 pub use millet_runtime::{
     Create, Ctx, EndReason, Exclusive, Grain, GrainOptions, GrainRef, Persist, Persistent, Placement,
 };
+
+#[cfg(feature = "server")]
+pub use crate::node::Node;

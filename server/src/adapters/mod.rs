@@ -1,6 +1,8 @@
 //! What connects the pure parts to the world: each adapter implements a trait of `directory` or `core`
 //! over gRPC or a thread. No rule of ownership is decided here.
 
+pub mod caller;
+pub mod identity;
 pub mod keeper;
 pub mod listen;
 pub mod local_meta;

@@ -1,48 +1,25 @@
-//! The machine's clocks and random bits, through rustix's safe wrappers.
+//! The machine's clocks and random bits.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use millet_core::{BootTime, clock::Clock, world::Entropy};
 use parking_lot::Mutex;
-use rustix::time::{ClockId, clock_gettime};
 
-/// The clock that counts suspend: CLOCK_BOOTTIME on Linux; macOS counts it in CLOCK_MONOTONIC.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-const BOOT: ClockId = ClockId::Boottime;
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-const BOOT: ClockId = ClockId::Monotonic;
+use super::os;
 
 /// The clocks of this machine.
-#[derive(Clone, Copy, Debug)]
-pub struct OsClock {
-    start: Instant,
-}
-
-impl OsClock {
-    /// Monotonic time counts from here.
-    pub fn new() -> Self {
-        Self { start: Instant::now() }
-    }
-}
-
-impl Default for OsClock {
-    fn default() -> Self {
-        Self::new()
-    }
-}
+#[derive(Clone, Copy, Default, Debug)]
+pub struct OsClock;
 
 impl Clock for OsClock {
     fn boottime(&self) -> BootTime {
-        let t = clock_gettime(BOOT);
-        let seconds = u64::try_from(t.tv_sec).unwrap_or(0);
-        BootTime(seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(t.tv_nsec).unwrap_or(0)))
+        BootTime(os::boottime_ns())
     }
     fn monotonic(&self) -> Duration {
-        self.start.elapsed()
+        Duration::from_nanos(os::monotonic_ns())
     }
     fn wall_ms(&self) -> u64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        os::wall_ns() / 1_000_000
     }
 }
 
@@ -92,7 +69,7 @@ mod tests {
 
     #[test]
     fn the_boot_clock_counts_and_never_goes_back() {
-        let clock = OsClock::new();
+        let clock = OsClock;
         let mut last = clock.boottime();
         for _ in 0..1_000 {
             let now = clock.boottime();

@@ -4,7 +4,9 @@
 //! This folder is the only place that names the operating system, sockets and the task spawner's runtime.
 
 mod clock;
+pub mod disk;
 pub mod net;
+pub mod os;
 mod tasks;
 
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use millet_core::{
 };
 
 pub use clock::{OsClock, OsEntropy};
+pub use disk::RealDisk;
 pub use net::{Dial, Incoming, Listener, Net, OsNet, Stream};
 pub use tasks::{OsThreads, Tasks};
 
@@ -39,7 +42,7 @@ impl World {
     /// The real world; tasks run on `runtime`, files on `disk`.
     pub fn real(runtime: tokio::runtime::Handle, disk: Arc<dyn Disk>) -> Self {
         Self {
-            clock: Arc::new(OsClock::new()),
+            clock: Arc::new(OsClock),
             entropy: Arc::new(OsEntropy::default()),
             disk,
             threads: Arc::new(OsThreads),
