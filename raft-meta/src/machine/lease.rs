@@ -73,11 +73,14 @@ impl LeaseTable {
         if self.get(key).is_none() {
             return;
         }
-        if let Some(page) = self.pages.get_mut(&key.page()) {
-            let page = Arc::make_mut(page);
-            page.rows.remove(&key);
-            page.previous.remove(&key);
-            self.rows -= 1;
+        let Some(shared) = self.pages.get_mut(&key.page()) else { return };
+        let page = Arc::make_mut(shared);
+        page.rows.remove(&key);
+        page.previous.remove(&key);
+        self.rows -= 1;
+        // No empty page: equal rows make equal tables.
+        if page.rows.is_empty() {
+            self.pages.remove(&key.page());
         }
     }
 

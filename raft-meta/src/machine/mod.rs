@@ -23,7 +23,7 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, hash::Hash, sync::Arc};
+use std::{collections::BTreeMap, fmt, hash::Hash, sync::Arc};
 
 use millet_core::{
     Grant, NodeId, Revision, SessionId, ShardId,
@@ -84,10 +84,22 @@ struct State {
 
 /// The state machine. Clones are cheap (rows are shared); equality and hash see the replicated state
 /// only, not what a member remembers of the past.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Machine {
     state: State,
     recent: Recent,
+}
+
+/// Short: a machine may hold millions of rows.
+impl fmt::Debug for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Machine")
+            .field("revision", &self.revision())
+            .field("time_ms", &self.time_ms())
+            .field("sessions", &self.state.head.sessions.len())
+            .field("lease_rows", &self.lease_rows())
+            .finish_non_exhaustive()
+    }
 }
 
 impl PartialEq for Machine {

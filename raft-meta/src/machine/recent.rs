@@ -11,7 +11,7 @@ use millet_core::{
 use super::LeaseKey;
 
 /// What changed hands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Owned {
     /// A grain's lease.
     Grain(LeaseKey),
