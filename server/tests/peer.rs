@@ -98,17 +98,21 @@ impl Drop for Node {
 }
 
 async fn node(id: u64, change: impl FnOnce(&mut TransportConfig)) -> Node {
+    node_of("test", id, change).await
+}
+
+async fn node_of(cluster: &str, id: u64, change: impl FnOnce(&mut TransportConfig)) -> Node {
     let world = World::real(tokio::runtime::Handle::current(), Arc::new(SimDisk::new()));
     let lease = Arc::new(SessionLease::opened(SessionId(id * 10), Duration::from_secs(3600)));
     lease.renewed(world.clock.boottime());
     let who = Arc::new(Who { lease, ended: Mutex::default() });
-    let mut config = TransportConfig::new("test".into(), NodeId(id));
+    let mut config = TransportConfig::new(NodeId(id));
     change(&mut config);
     let transport = Transport::new(world.clone(), config);
     let echo = Arc::new(Echo::default());
     echo.me.set(Arc::downgrade(&echo)).expect("once");
     let residents: Arc<dyn Residents> = echo.clone();
-    transport.attach(who.clone(), Arc::downgrade(&residents));
+    transport.attach(cluster.into(), who.clone(), Arc::downgrade(&residents));
     let (listener, addr) = listen::bind(&*world.net, "test", "127.0.0.1:0").await.expect("a free port");
     let stop = CancellationToken::new();
     let router = listen::server().add_service(transport.service());
@@ -249,9 +253,9 @@ async fn r12_nothing_leaves_a_frozen_session_and_everything_does_once_it_thaws()
     // A second node with the same session object, never renewed: frozen from the start.
     let frozen = Arc::new(SessionLease::opened(SessionId(30), Duration::from_secs(3600)));
     let who = Arc::new(Who { lease: frozen.clone(), ended: Mutex::default() });
-    let c = Transport::new(a.world.clone(), TransportConfig::new("test".into(), NodeId(3)));
+    let c = Transport::new(a.world.clone(), TransportConfig::new(NodeId(3)));
     let residents: Weak<dyn Residents> = Weak::<Echo>::new();
-    c.attach(who, residents);
+    c.attach("test".into(), who, residents);
     let mut envelope = a.envelope(2, 0, "waits");
     envelope.sender = Some(Sender { session: SessionId(30), epoch: None });
     let call = c.call(&b.peer, envelope);
@@ -271,7 +275,7 @@ async fn r12_nothing_leaves_a_frozen_session_and_everything_does_once_it_thaws()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_cluster_is_refused_and_told_why() {
-    let (a, b) = (node(1, |c| c.cluster = "other".into()).await, node(2, |_| {}).await);
+    let (a, b) = (node_of("other", 1, |_| {}).await, node(2, |_| {}).await);
     let refused = kind(a.transport.call(&b.peer, a.envelope(1, 0, "x")).await);
     assert!(
         matches!(&refused, ErrorKind::Unavailable { what } if what.contains("\"test\", not \"other\"")),

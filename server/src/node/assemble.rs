@@ -1,19 +1,14 @@
 //! Puts a node together, on any World: the same steps in production and in the simulator.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use millet_core::{NodeId, model::NodeInfo};
+use millet_core::model::NodeInfo;
 use millet_directory::{Deps, Directory, DirectoryConfig, KeeperSettings, Owners, Residents, TypeConfig};
 use millet_runtime::{RuntimeBuilder, RuntimeDeps};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Router;
 
-use super::{
-    Addresses, Node, Plan, StartError,
-    data_dir::DataDir,
-    health,
-    plane::{Memory, Plane},
-};
+use super::{Addresses, Node, Plan, StartError, health, plane::Ground};
 use crate::{
     adapters::{
         caller::NodeCaller,
@@ -28,7 +23,8 @@ use crate::{
 /// Open streams have this long to end when a listener stops.
 const LISTENER_GRACE: Duration = Duration::from_millis(500);
 
-/// Starts every part of a node. Runs on the runtime behind the world's spawner.
+/// Starts every part of a node. Runs on the runtime behind the world's spawner. Takes as long as it takes
+/// to learn which cluster this is: at once, but for a fresh member before `init`.
 ///
 /// Cancel safety: dropping the future leaves parts running; it is not meant to be dropped.
 pub async fn assemble(world: World, config: Config, plan: Plan) -> Result<Node, StartError> {
@@ -36,16 +32,21 @@ pub async fn assemble(world: World, config: Config, plan: Plan) -> Result<Node, 
         return Err(StartError::PanicAbort);
     }
     config.check()?;
-    let data_dir = if plan.in_memory { None } else { Some(open_data_dir(&world, &config)?) };
-    let id = data_dir.as_ref().map_or_else(|| NodeId(world.entropy.next_u64().max(1)), DataDir::node);
-    let ports = Ports::bind(&world, &config, plan.in_memory).await?;
-    let addresses = ports.addresses;
-
-    let transport = Transport::new(world.clone(), TransportConfig::new(config.cluster.id.clone(), id));
-    let memory = plan.memory.unwrap_or_else(|| Memory::start(&world, &config));
-    let (plane, link) = Plane::memory(&memory);
     let stop = CancellationToken::new();
     let leaving = CancellationToken::new();
+    let Plan { steps, memory, in_memory } = plan;
+    let ports = Ports::bind(&world, &config, in_memory).await?;
+    let addresses = ports.addresses;
+    let own = advertised(&config.node.peer_advertise, addresses.peer);
+
+    let ground = Ground::open(&world, &config, in_memory.then_some(memory), own.clone()).await?;
+    let id = ground.node();
+    let transport = Transport::new(world.clone(), TransportConfig::new(id));
+    if let Some(listener) = ports.peer {
+        let router = ground.serve(listen::server().add_service(transport.service()));
+        serve(&world, "peer listener", router, listener, &stop);
+    }
+    let (plane, link) = ground.join(&world, &config).await?;
 
     let deps = RuntimeDeps {
         clock: world.clock.clone(),
@@ -53,13 +54,13 @@ pub async fn assemble(world: World, config: Config, plan: Plan) -> Result<Node, 
         entropy: world.entropy.clone(),
     };
     let builder = RuntimeBuilder::new(deps).store("default", plane.store.clone());
-    let builder = plan.steps.into_iter().fold(builder, |builder, step| step(builder));
+    let builder = steps.into_iter().fold(builder, |builder, step| step(builder));
     let types: Vec<_> =
         builder.types().into_iter().map(|(decl, placement)| TypeConfig { decl, placement }).collect();
     let info = NodeInfo {
         id,
         name: if config.node.name.is_empty() { id.to_string() } else { config.node.name.clone() },
-        peer_addr: advertised(&config.node.peer_advertise, addresses.peer),
+        peer_addr: own,
         api_addr: advertised(&config.node.api_advertise, addresses.api),
         types: types.iter().map(|t| t.decl.clone()).collect(),
     };
@@ -78,13 +79,10 @@ pub async fn assemble(world: World, config: Config, plan: Plan) -> Result<Node, 
     let runtime = builder.build(owners.clone())?;
     let residents: Arc<dyn Residents> = runtime.clone();
     directory.attach(residents.clone());
-    transport.attach(Arc::new(DirectoryIdentity(Arc::downgrade(&directory))), Arc::downgrade(&residents));
+    let identity = Arc::new(DirectoryIdentity(Arc::downgrade(&directory)));
+    transport.attach(plane.cluster.clone(), identity, Arc::downgrade(&residents));
     let caller = Arc::new(NodeCaller::new(owners, world.clock.clone()));
 
-    if let Some(listener) = ports.peer {
-        let router = listen::server().add_service(transport.service());
-        serve(&world, "peer listener", router, listener, &stop);
-    }
     if let Some(listener) = ports.admin {
         let (reporter, service) = tonic_health::server::health_reporter();
         let watching =
@@ -109,13 +107,8 @@ pub async fn assemble(world: World, config: Config, plan: Plan) -> Result<Node, 
         caller,
         stop,
         leaving,
-        data_dir,
         threads: None,
     })
-}
-
-fn open_data_dir(world: &World, config: &Config) -> Result<DataDir, StartError> {
-    DataDir::open(&*world.disk, &*world.entropy, Path::new(&config.node.data_dir), &config.cluster.id)
 }
 
 /// What others dial: what the settings say, else what was bound.

@@ -63,7 +63,6 @@ pub struct Node {
     /// Listeners stop taking connections.
     stop: CancellationToken,
     leaving: CancellationToken,
-    data_dir: Option<DataDir>,
     /// The runtime the grains run on, where the node brought its own.
     threads: Option<tokio::runtime::Runtime>,
 }
@@ -144,6 +143,5 @@ impl Drop for Node {
             // May be dropped on one of its own threads' async context: never block here.
             threads.shutdown_background();
         }
-        drop(self.data_dir.take());
     }
 }

@@ -135,7 +135,7 @@ impl Transport {
     /// Our hello in answer to theirs.
     fn hello(&self, theirs: &Hello) -> wire::Hello {
         Hello {
-            cluster: self.config.cluster.clone(),
+            cluster: self.cluster().to_owned(),
             protocol: PROTOCOL,
             node: self.config.node,
             session: theirs.target_session,
@@ -152,11 +152,8 @@ impl Transport {
     async fn accept(&self, hello: &Hello) -> Result<(Arc<Inbound>, Arc<InboundLane>), String> {
         let identity = self.identity().ok_or("this node is starting; retry")?;
         let lease = identity.session();
-        let us = Us {
-            cluster: &self.config.cluster,
-            node: self.config.node,
-            session: lease.as_ref().map(|l| l.id()),
-        };
+        let us =
+            Us { cluster: self.cluster(), node: self.config.node, session: lease.as_ref().map(|l| l.id()) };
         check(us, hello)?;
         let lease = lease.ok_or("this node has no session yet; retry")?;
         if !identity.accepts_from(hello.session).await {

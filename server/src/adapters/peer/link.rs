@@ -63,7 +63,7 @@ impl Link {
         let (config, clock) = (&transport.config, transport.world.clock.clone());
         let hello = |lane| {
             wire::Hello::from(Hello {
-                cluster: config.cluster.clone(),
+                cluster: transport.cluster().to_owned(),
                 protocol: PROTOCOL,
                 node: config.node,
                 session: lease.id(),

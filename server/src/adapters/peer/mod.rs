@@ -49,8 +49,6 @@ pub trait Identity: Send + Sync + 'static {
 /// What the transport needs to know of the node it serves.
 #[derive(Clone, Debug)]
 pub struct TransportConfig {
-    /// The cluster's id; checked in every hello.
-    pub cluster: String,
     /// This node.
     pub node: NodeId,
     /// Call lanes to each peer: `min(4, cores)`.
@@ -63,10 +61,9 @@ pub struct TransportConfig {
 
 impl TransportConfig {
     /// The defaults.
-    pub fn new(cluster: String, node: NodeId) -> Self {
+    pub fn new(node: NodeId) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            cluster,
             node,
             lanes: u32::try_from(cores.clamp(1, 4)).unwrap_or(4),
             pending_per_peer: millet_core::limits::PENDING_CALLS_PER_PEER,
@@ -100,12 +97,20 @@ pub struct Counters {
     pub frames_from_ended: AtomicU64,
 }
 
+/// For whom the transport works.
+struct Seams {
+    /// The cluster's id; checked in every hello.
+    cluster: String,
+    identity: Arc<dyn Identity>,
+    residents: Weak<dyn Residents>,
+}
+
 /// The transport of one node: sends calls to peers and takes theirs.
 pub struct Transport {
     me: Weak<Transport>,
     config: TransportConfig,
     world: World,
-    seams: OnceLock<(Arc<dyn Identity>, Weak<dyn Residents>)>,
+    seams: OnceLock<Seams>,
     links: Mutex<HashMap<(SessionId, SessionId), Arc<Link>>>,
     inbound: Mutex<HashMap<SessionId, Arc<Inbound>>>,
     refusals: Mutex<HashMap<String, BootTime>>,
@@ -127,19 +132,24 @@ impl Transport {
         })
     }
 
-    /// Who this node is, and where calls from peers go. The first call counts.
-    pub fn attach(&self, identity: Arc<dyn Identity>, residents: Weak<dyn Residents>) {
-        if self.seams.set((identity, residents)).is_err() {
+    /// Which cluster this is, who this node is, and where calls from peers go. The first call counts.
+    pub fn attach(&self, cluster: String, identity: Arc<dyn Identity>, residents: Weak<dyn Residents>) {
+        if self.seams.set(Seams { cluster, identity, residents }).is_err() {
             tracing::error!("the transport was attached twice; the first time counts");
         }
     }
 
     fn identity(&self) -> Option<&Arc<dyn Identity>> {
-        self.seams.get().map(|(identity, _)| identity)
+        self.seams.get().map(|s| &s.identity)
     }
 
     fn residents(&self) -> Option<Arc<dyn Residents>> {
-        self.seams.get().and_then(|(_, residents)| residents.upgrade())
+        self.seams.get()?.residents.upgrade()
+    }
+
+    /// The cluster's id; empty before [`Transport::attach`], and then no hello is taken.
+    fn cluster(&self) -> &str {
+        self.seams.get().map_or("", |s| &s.cluster)
     }
 
     /// The gRPC service of the peer listener.
