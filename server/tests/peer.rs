@@ -21,7 +21,7 @@ use millet::{
     world::{Dial, World},
 };
 use millet_directory::{PeerId, Peers, Residents};
-use millet_testkit::{SimDisk, until_async};
+use millet_testkit::until_async;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -102,7 +102,7 @@ async fn node(id: u64, change: impl FnOnce(&mut TransportConfig)) -> Node {
 }
 
 async fn node_of(cluster: &str, id: u64, change: impl FnOnce(&mut TransportConfig)) -> Node {
-    let world = World::real(tokio::runtime::Handle::current(), Arc::new(SimDisk::new()));
+    let world = World::here();
     let lease = Arc::new(SessionLease::opened(SessionId(id * 10), Duration::from_secs(3600)));
     lease.renewed(world.clock.boottime());
     let who = Arc::new(Who { lease, ended: Mutex::default() });

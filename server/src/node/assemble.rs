@@ -23,7 +23,7 @@ use crate::{
 /// Open streams have this long to end when a listener stops.
 const LISTENER_GRACE: Duration = Duration::from_millis(500);
 
-/// Starts every part of a node. Runs on the runtime behind the world's spawner. Takes as long as it takes
+/// Starts every part of a node. Runs on the runtime behind the world's `io`. Takes as long as it takes
 /// to learn which cluster this is: at once, but for a fresh member before `init`.
 ///
 /// Cancel safety: dropping the future leaves parts running; it is not meant to be dropped.
@@ -87,7 +87,7 @@ pub async fn assemble(world: World, config: Config, plan: Plan) -> Result<Node, 
         let (reporter, service) = tonic_health::server::health_reporter();
         let watching =
             health::report(Arc::downgrade(&directory), world.clock.clone(), reporter, leaving.clone());
-        world.spawner.spawn("health", Box::pin(watching));
+        world.io.spawn("health", Box::pin(watching));
         serve(&world, "admin listener", listen::server().add_service(service), listener, &stop);
     }
     directory.start();
@@ -107,7 +107,7 @@ pub async fn assemble(world: World, config: Config, plan: Plan) -> Result<Node, 
         caller,
         stop,
         leaving,
-        threads: None,
+        threads: Vec::new(),
     })
 }
 
@@ -124,7 +124,7 @@ fn serve(
     stop: &CancellationToken,
 ) {
     let stop = stop.clone().cancelled_owned();
-    world.spawner.spawn(name, Box::pin(listen::serve(router, listener, stop, LISTENER_GRACE)));
+    world.io.spawn(name, Box::pin(listen::serve(router, listener, stop, LISTENER_GRACE)));
 }
 
 /// The three listeners, bound before anything starts: a taken port stops the node early.

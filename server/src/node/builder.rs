@@ -11,6 +11,9 @@ use crate::{
     world::{RealDisk, World},
 };
 
+/// Threads that serve the network: decoding and queueing only, so few are enough.
+const IO_THREADS: usize = 2;
+
 type Step = Box<dyn FnOnce(RuntimeBuilder) -> RuntimeBuilder + Send>;
 
 /// What a node hosts: grains, resources, stores.
@@ -87,28 +90,32 @@ impl NodeBuilder {
 
     /// Starts the node and returns as soon as it listens; see [`Node::ready`].
     pub async fn launch(self) -> Result<Node, StartError> {
-        let system = |source| StartError::System { what: "the grains' runtime", source };
-        let mut threads = tokio::runtime::Builder::new_multi_thread();
-        threads.enable_all().thread_name("millet-grains");
+        let system = |what| move |source| StartError::System { what, source };
+        let mut grains = tokio::runtime::Builder::new_multi_thread();
+        grains.enable_all().thread_name("millet-grains");
         if let Ok(n @ 1..) = usize::try_from(self.config.node.worker_threads) {
-            threads.worker_threads(n);
+            grains.worker_threads(n);
         }
-        let threads = threads.build().map_err(system)?;
-        let world = World::real(threads.handle().clone(), Arc::new(RealDisk));
+        let grains = grains.build().map_err(system("the grains' threads"))?;
+        let mut io = tokio::runtime::Builder::new_multi_thread();
+        io.enable_all().thread_name("millet-io").worker_threads(IO_THREADS);
+        let io = io.build().map_err(system("the network's threads"))?;
+        let world = World::real(grains.handle().clone(), io.handle().clone(), Arc::new(RealDisk));
         let Self { config, plan } = self;
-        let assembled = threads.spawn(assemble(world, config, plan)).await;
-        match assembled {
-            Ok(Ok(mut node)) => {
-                node.threads = Some(threads);
+        let assembled = io.spawn(assemble(world, config, plan)).await;
+        let result = match assembled {
+            Ok(result) => result,
+            Err(e) => Err(system("the node")(std::io::Error::other(e))),
+        };
+        match result {
+            Ok(mut node) => {
+                node.threads = vec![grains, io];
                 Ok(node)
             }
-            Ok(Err(e)) => {
-                threads.shutdown_background();
-                Err(e)
-            }
             Err(e) => {
-                threads.shutdown_background();
-                Err(system(std::io::Error::other(e)))
+                grains.shutdown_background();
+                io.shutdown_background();
+                Err(e)
             }
         }
     }

@@ -63,8 +63,8 @@ pub struct Node {
     /// Listeners stop taking connections.
     stop: CancellationToken,
     leaving: CancellationToken,
-    /// The runtime the grains run on, where the node brought its own.
-    threads: Option<tokio::runtime::Runtime>,
+    /// The runtimes that the node brought: the grains' and the network's.
+    threads: Vec<tokio::runtime::Runtime>,
 }
 
 impl Node {
@@ -139,9 +139,7 @@ impl Drop for Node {
         self.directory.stop();
         self.transport.close();
         self.plane.abandon();
-        if let Some(threads) = self.threads.take() {
-            // May be dropped on one of its own threads' async context: never block here.
-            threads.shutdown_background();
-        }
+        // May be dropped within an async context: never block here.
+        self.threads.drain(..).for_each(tokio::runtime::Runtime::shutdown_background);
     }
 }

@@ -26,7 +26,7 @@ impl Memory {
     pub fn start(world: &World, config: &Config) -> Self {
         let tick = std::time::Duration::from_millis(config.cluster.tick_ms);
         let (clock, entropy) = (world.clock.clone(), &*world.entropy);
-        let meta = LocalMeta::start(&config.cluster.id, tick, clock, entropy, &*world.spawner);
+        let meta = LocalMeta::start(&config.cluster.id, tick, clock, entropy, &*world.io);
         Self { meta, store: Arc::default() }
     }
 }

@@ -32,29 +32,36 @@ pub struct World {
     pub disk: Arc<dyn Disk>,
     /// Named OS threads.
     pub threads: Arc<dyn Threads>,
-    /// Where tasks start.
+    /// Where grains' tasks start.
     pub spawner: Arc<dyn Spawner>,
+    /// Where tasks that serve the network start: apart, so that no turn can hold up a keepalive or a
+    /// vote that comes in.
+    pub io: Arc<dyn Spawner>,
     /// Bind and connect.
     pub net: Arc<dyn Net>,
 }
 
 impl World {
-    /// The real world; tasks run on `runtime`, files on `disk`.
-    pub fn real(runtime: tokio::runtime::Handle, disk: Arc<dyn Disk>) -> Self {
+    /// The real world: grains on one runtime, the network on another (or the same), files on `disk`.
+    pub fn real(grains: tokio::runtime::Handle, io: tokio::runtime::Handle, disk: Arc<dyn Disk>) -> Self {
         Self {
             clock: Arc::new(OsClock),
             entropy: Arc::new(OsEntropy::default()),
             disk,
             threads: Arc::new(OsThreads),
-            spawner: Arc::new(Tasks::new(runtime)),
+            spawner: Arc::new(Tasks::new(grains)),
+            io: Arc::new(Tasks::new(io)),
             net: Arc::new(OsNet),
         }
     }
 
-    /// The same world with another spawner: for the parts that run on threads of their own.
-    #[must_use]
-    pub fn on(&self, spawner: Arc<dyn Spawner>) -> Self {
-        Self { spawner, ..self.clone() }
+    /// The real world with everything on the runtime that runs this: for tests and tools.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn here() -> Self {
+        let runtime = tokio::runtime::Handle::current();
+        Self::real(runtime.clone(), runtime, Arc::new(RealDisk))
     }
 }
 

@@ -88,7 +88,7 @@ impl Peer for Service {
             Ok((peer, lane)) => {
                 let frames = Writer::new(lane.clone()).map(Ok);
                 let task = lane_task(self.transport.clone(), peer, lane, hello, incoming);
-                self.transport.world.spawner.spawn("peer inbound lane", task);
+                self.transport.world.io.spawn("peer inbound lane", task);
                 Ok(Response::new(Box::pin(frames)))
             }
             Err(why) => {

@@ -87,7 +87,7 @@ impl Link {
             transport: Arc::downgrade(transport),
         });
         let dial = Dial::new(transport.world.net.clone());
-        transport.world.spawner.spawn("peer link", Box::pin(link.clone().run(dial)));
+        transport.world.io.spawn("peer link", Box::pin(link.clone().run(dial)));
         link
     }
 
@@ -239,7 +239,7 @@ impl Link {
             futures::future::try_join_all((1..self.lanes.len()).map(|n| self.open_lane(&channel, n))).await?;
         let transport = self.transport.upgrade().ok_or("this node is shutting down")?;
         for (n, (stream, _)) in (1..).zip(lanes) {
-            transport.world.spawner.spawn("peer lane", Box::pin(self.clone().answers(n, stream)));
+            transport.world.io.spawn("peer lane", Box::pin(self.clone().answers(n, stream)));
         }
         Ok((control, bound))
     }
