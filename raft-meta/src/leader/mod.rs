@@ -13,3 +13,6 @@ mod renewals;
 pub use clock::{LeaderClock, Turn};
 pub use planner::Planner;
 pub use renewals::{ClosedSet, Offered, Proposal, Renewals};
+
+#[cfg(test)]
+mod tests;

@@ -82,7 +82,8 @@ impl Planner {
     /// shards, and about once a second.
     pub fn plan(&mut self, machine: &Machine, now: BootTime) -> Vec<Decision> {
         self.remember(machine, now);
-        let evens_out = self.evened.is_none_or(|at| now.since(at) >= EVEN_OUT_EVERY);
+        // A new leader waits one period too: others may have evened out just before.
+        let evens_out = now.since(*self.evened.get_or_insert(now)) >= EVEN_OUT_EVERY;
         let mut decisions = Vec::new();
         let mut elsewhere = shards_per_node(machine);
         for (ty, entry) in machine.types() {

@@ -21,7 +21,7 @@ mod snapshot;
 mod worker;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{collections::BTreeMap, fmt, hash::Hash, sync::Arc};
 
