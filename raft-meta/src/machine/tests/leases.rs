@@ -124,6 +124,12 @@ fn r23_previous_is_forgotten_with_the_row() {
     rig.op(release(1, b, new));
     let again = rig.acquire(1, a);
     assert!(matches!(again, OpResult::Granted { previous: None, .. }), "{again:?}");
+    let OpResult::Granted { grant, .. } = again else { panic!() };
+    rig.op(move_to(1, a, grant, b));
+    rig.op(Op::Close { session: b });
+    rig.granted(1, a);
+    let over_a_dead_row = rig.acquire(1, a);
+    assert!(matches!(over_a_dead_row, OpResult::Granted { previous: None, .. }), "{over_a_dead_row:?}");
 }
 
 /// A Move that cannot be granted still gives the grant up: the mover never runs under it again.

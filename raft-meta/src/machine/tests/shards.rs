@@ -136,7 +136,9 @@ fn r11_a_new_shard_count_waits_for_the_owners_of_the_old_shards() {
     assert_eq!(rig.decide(vec![old]), [false]);
     assert!(!rig.rank(0, ShardSet::Assign { to: new }), "its old owner has not given it up");
     rig.op(ack(0, a, first, true));
-    assert!(rig.rank(0, ShardSet::Assign { to: new }));
+    let right = rig.rank_decision(0, ShardSet::Assign { to: new });
+    let wrong = Decision { generation: 3, ..right };
+    assert_eq!(rig.decide(vec![wrong, right]), [false, true]);
     assert_eq!(grant_of(&rig).generation, 4);
 }
 
