@@ -11,15 +11,15 @@ use crate::{
 
 /// What [`Grain::create`] works with.
 pub struct Create<'a, G: Grain> {
-    pub(crate) key: &'a Key,
-    pub(crate) source: &'a dyn Source,
+    key: &'a Key,
+    source: &'a dyn Source,
     /// Every state declared so far.
     pub(crate) declared: Vec<Arc<Slot>>,
-    pub(crate) _grain: PhantomData<fn() -> G>,
+    _grain: PhantomData<fn() -> G>,
 }
 
 /// Where slots and resources come from.
-pub(crate) trait Source {
+pub(crate) trait Source: Sync {
     fn slot(&self, store: &str, name: &'static str) -> Result<Arc<Slot>, String>;
     fn resource(
         &self,
@@ -31,7 +31,11 @@ pub(crate) trait Source {
 /// Thrown (without a panic message) by `Create` where the grain cannot be made; answered as `ActivateFailed`.
 pub(crate) struct CannotCreate(pub(crate) String);
 
-impl<G: Grain> Create<'_, G> {
+impl<'a, G: Grain> Create<'a, G> {
+    pub(crate) fn new(key: &'a Key, source: &'a dyn Source) -> Self {
+        Self { key, source, declared: Vec::new(), _grain: PhantomData }
+    }
+
     /// The key of the grain that is made.
     pub fn key(&self) -> &Key {
         self.key

@@ -1,25 +1,41 @@
-//! skeleton
-use std::{fmt, future::Future, marker::PhantomData, sync::Arc, time::Duration};
+//! What a turn knows and can do beside its grain.
+//!
+//! Every output (reply, call, save) passes the exit check on its way out: a fresh clock read against the
+//! activation's own session (R12). A frozen session makes it wait, a dead one drops it (R4, R13).
 
-use millet_core::{BootTime, BoxFuture, Epoch, GrainId, Key, Method, PlatformError, RequestId, SessionId};
+use std::{
+    fmt,
+    future::Future,
+    sync::{Arc, OnceLock, Weak, atomic::AtomicU32},
+    time::Duration,
+};
 
-use crate::{Grain, GrainRef, Hosted, Reply};
+use futures::future::{AbortHandle, Abortable};
+use millet_core::{
+    BootTime, BoxFuture, CallError, Epoch, ErrorKind, Frame, GrainId, Key, Method, PlatformError, RequestId,
+    SessionId,
+};
 
-/// What a turn knows and can do beside its grain.
+use crate::{
+    Grain, GrainRef, Hosted, Reply,
+    activation::{Activation, Born, Fence, Standing, System, Work},
+    create::find_resource,
+    origin::Origin,
+    parcel::Head,
+    saving,
+    service::{caught, caught_now},
+};
+
+/// The context of one turn.
 pub struct Ctx<G: Grain> {
-    id: GrainId,
-    epoch: Epoch,
-    _g: PhantomData<fn() -> G>,
+    act: Arc<Activation<G>>,
+    head: Head,
+    shared: bool,
+    origin: OnceLock<Arc<Origin>>,
 }
 
-/// A timer of an activation. Dropping the handle leaves it running; it ends with the activation.
-pub struct TimerHandle(());
-impl TimerHandle {
-    /// Stops it. A firing that is already queued does not run.
-    pub fn cancel(self) {}
-}
-
-/// Names one outside effect of one request, the same over retries (R14).
+/// Names one outside effect of one request: the same whenever the request is retried, so that receivers
+/// can tell a repetition (R14).
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct EffectKey {
     /// Whose effect.
@@ -29,78 +45,183 @@ pub struct EffectKey {
     /// Which effect of the turn.
     pub n: u32,
 }
+
 impl fmt::Display for EffectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{:032x}:{}", self.grain, self.request.0, self.n)
     }
 }
 
+/// A timer of an activation. Dropping the handle leaves it running; it ends with the activation.
+pub struct TimerHandle(Option<Box<dyn FnOnce() + Send>>);
+
+impl TimerHandle {
+    /// Stops the timer. A firing that is already queued does not run.
+    pub fn cancel(mut self) {
+        if let Some(cancel) = self.0.take() {
+            cancel();
+        }
+    }
+
+    /// False if the timer was refused: the activation has too many, or is ending.
+    pub fn is_set(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
 impl<G: Grain> Ctx<G> {
+    pub(crate) fn new(act: Arc<Activation<G>>, head: Head, shared: bool) -> Self {
+        Self { act, head, shared, origin: OnceLock::new() }
+    }
+
+    pub(crate) fn activation(&self) -> &Arc<Activation<G>> {
+        &self.act
+    }
+
+    fn born(&self) -> &Born {
+        self.act.born.get().expect("turns run only on activations that were born")
+    }
+
     /// The grain's key.
     pub fn key(&self) -> &Key {
-        &self.id.key
+        &self.act.key
     }
+
     /// The grain's full name.
     pub fn grain(&self) -> GrainId {
-        self.id.clone()
+        self.act.id()
     }
-    /// This activation's token.
+
+    /// This activation's token: for receivers that can refuse lower ones.
     pub fn epoch(&self) -> Epoch {
-        self.epoch
+        self.born().epoch()
     }
-    /// The session it lives under.
+
+    /// The session this activation lives under.
     pub fn session(&self) -> SessionId {
-        SessionId(0)
+        self.born().session.id()
     }
-    /// When the caller stops waiting.
+
+    /// When the caller stops waiting, on this process's boot clock.
     pub fn deadline(&self) -> BootTime {
-        BootTime::NEVER
+        self.head.deadline
     }
+
     /// How long the caller still waits.
     pub fn deadline_left(&self) -> Duration {
-        Duration::ZERO
+        self.head.deadline.since(self.act.host.deps.clock.boottime())
     }
-    /// The request this turn serves.
+
+    /// The request this turn serves, as its first caller numbered it.
     pub fn request_id(&self) -> RequestId {
-        RequestId(0)
+        self.head.request
     }
-    /// Request context, as the first caller set it.
+
+    /// Request context: small pairs that travel with the chain of calls.
     pub fn context(&self) -> &[(String, String)] {
-        &[]
+        self.head.context.as_ref().map_or(&[], |c| c.as_slice())
     }
+
     /// Names the `n`-th outside effect of this turn (R14).
     pub fn effect_key(&self, n: u32) -> EffectKey {
-        EffectKey { grain: self.grain(), request: self.request_id(), n }
+        EffectKey { grain: self.grain(), request: self.head.request, n }
     }
-    /// A reference to another grain.
+
+    /// A resource given to the builder; `Unavailable` names its type if there is none.
+    pub fn resource<T: Send + Sync + 'static>(&self) -> Result<Arc<T>, PlatformError> {
+        find_resource(&*self.act.host).map_err(|what| ErrorKind::Unavailable { what }.into())
+    }
+
+    /// A reference to another grain. Its calls inherit what is left of this turn's deadline and carry its
+    /// chain, so it is for this turn: for a field or for spawned work take `.detached()`.
     pub fn get<S: Hosted>(&self, key: impl Into<Key>) -> S::Ref {
-        let _ = key;
-        GrainRef::<S>::skeleton().into()
+        self.reference::<S>(key.into()).into()
     }
-    /// As `get`, with a deadline of its own (at most what is left of the caller's).
+
+    /// As [`get`](Self::get), for calls that end earlier than this turn's deadline.
     pub fn get_with_deadline<S: Hosted>(&self, key: impl Into<Key>, deadline: Duration) -> S::Ref {
-        let _ = (key, deadline);
-        GrainRef::<S>::skeleton().into()
+        self.reference::<S>(key.into()).with_deadline(deadline).into()
     }
-    /// Ends an exclusive turn: saves, checks that the activation may still speak, replies.
+
+    fn reference<S: Hosted>(&self, key: Key) -> GrainRef<S> {
+        GrainRef::new(self.act.host.deps.clone(), key, Some(self.origin().clone()))
+    }
+
+    fn origin(&self) -> &Arc<Origin> {
+        self.origin.get_or_init(|| {
+            let grain = self.grain();
+            let fence: Arc<dyn Fence> = self.act.clone();
+            Arc::new(Origin {
+                chain: self.head.chain.with(Frame { grain: grain.clone(), shared: self.shared }),
+                grain,
+                deadline: self.head.deadline,
+                request: self.head.request,
+                context: self.head.context.clone(),
+                session: self.session(),
+                epoch: self.epoch(),
+                fence: Arc::downgrade(&fence),
+                calls: AtomicU32::new(0),
+            })
+        })
+    }
+
+    // ------------------------------------------------------------ the end of a turn (generated code)
+
+    /// Ends an exclusive turn: saves what it changed, checks that its output may leave, replies. Called by
+    /// generated code.
+    ///
+    /// Cancel safety: runs inside the turn, which is never dropped half-way.
     pub async fn complete<M: Method>(&self, g: &mut G, reply: Reply<M>, result: Result<M::Res, M::Error>) {
-        let _ = g;
-        reply.send(result.map_err(millet_core::CallError::App));
+        if self.act.is_broken() {
+            let why = "a save of this turn failed; its state is loaded again".into();
+            return reply.send(Err(self.error(ErrorKind::Unknown { why })));
+        }
+        if saving::is_dirty(g)
+            && let Err(kind) = Box::pin(saving::settle(&self.act, g, self.head.deadline)).await
+        {
+            return reply.send(Err(self.error(kind)));
+        }
+        self.complete_shared(reply, result).await;
     }
-    /// Ends a shared turn.
+
+    /// Ends a shared turn: checks that its output may leave, replies. Called by generated code.
     pub async fn complete_shared<M: Method>(&self, reply: Reply<M>, result: Result<M::Res, M::Error>) {
-        reply.send(result.map_err(millet_core::CallError::App));
+        let may_leave = match self.act.standing() {
+            Standing::Valid => true,
+            Standing::Frozen | Standing::Ended => Box::pin(self.act.may_leave(self.head.deadline)).await,
+        };
+        reply.send(if may_leave {
+            result.map_err(CallError::App)
+        } else {
+            let why =
+                format!("the lease of {} ended while the turn ran; its output was dropped", self.act.id());
+            Err(self.error(ErrorKind::Unknown { why }))
+        });
     }
-    /// Runs `work` off the turn; `then` runs as an exclusive turn with its result. False: too much is under way.
+
+    fn error<E>(&self, kind: ErrorKind) -> CallError<E> {
+        CallError::Platform(PlatformError::new(kind).at(&self.act.id()))
+    }
+
+    // ------------------------------------------------------------ off the turn
+
+    /// Runs `work` off the turn; `then` runs as an exclusive turn with its result. Both end with the
+    /// activation; while work is under way it is not collected. Returns false, and drops both, if 1,024
+    /// pieces of work are under way already or the activation is ending.
     pub fn spawn<R: Send + 'static>(
         &self,
         work: impl Future<Output = R> + Send + 'static,
         then: impl FnOnce(&mut G, &Ctx<G>, R) + Send + 'static,
     ) -> bool {
-        let _ = (work, then);
-        false
+        self.launch(work, move |r| -> Work<G> {
+            Box::new(move |g, ctx| {
+                then(g, ctx, r);
+                Box::pin(std::future::ready(()))
+            })
+        })
     }
-    /// As `spawn`, with an async continuation: `|g, ctx, r| Box::pin(async move { … })`.
+
+    /// As [`spawn`](Self::spawn), with an async continuation: `|g, ctx, r| Box::pin(async move { … })`.
     pub fn spawn_async<R: Send + 'static, F>(
         &self,
         work: impl Future<Output = R> + Send + 'static,
@@ -109,48 +230,100 @@ impl<G: Grain> Ctx<G> {
     where
         F: for<'a> FnOnce(&'a mut G, &'a Ctx<G>, R) -> BoxFuture<'a, ()> + Send + 'static,
     {
-        let _ = (work, then);
-        false
+        self.launch(work, move |r| -> Work<G> { Box::new(move |g, ctx| then(g, ctx, r)) })
     }
-    /// As `spawn`, for work that blocks its thread.
+
+    /// As [`spawn`](Self::spawn), for work that blocks its thread. It cannot be aborted: the end of the
+    /// activation waits for it.
     pub fn spawn_blocking<R: Send + 'static>(
         &self,
         work: impl FnOnce() -> R + Send + 'static,
         then: impl FnOnce(&mut G, &Ctx<G>, R) + Send + 'static,
     ) -> bool {
-        let _ = (work, then);
-        false
+        let Some(ticket) = self.ticket(AbortHandle::new_pair().0) else { return false };
+        let job = Box::new(move || {
+            let done = caught_now(work);
+            ticket.done(done.map(|r| -> Work<G> {
+                Box::new(move |g, ctx| {
+                    then(g, ctx, r);
+                    Box::pin(std::future::ready(()))
+                })
+            }));
+        });
+        self.act.host.deps.spawner.spawn_blocking("grain-blocking-work", job);
+        true
     }
-    /// Runs `fire` as an exclusive turn after `after`, and then every `every`.
+
+    fn launch<R: Send + 'static>(
+        &self,
+        work: impl Future<Output = R> + Send + 'static,
+        then: impl FnOnce(R) -> Work<G> + Send + 'static,
+    ) -> bool {
+        let (handle, registration) = AbortHandle::new_pair();
+        let Some(ticket) = self.ticket(handle) else { return false };
+        let task = async move {
+            if let Ok(done) = Abortable::new(caught(work), registration).await {
+                ticket.done(done.map(then));
+            }
+        };
+        self.act.host.deps.spawner.spawn("grain-work", Box::pin(task));
+        true
+    }
+
+    fn ticket(&self, handle: AbortHandle) -> Option<Ticket<G>> {
+        let id = self.act.add_work(handle);
+        if id.is_none() {
+            self.act.host.deps.counters.spawns_refused.add(1);
+            tracing::warn!(grain = %self.act.id(), "spawned work refused: too much is under way, or the activation is ending");
+        }
+        id.map(|id| Ticket { act: Arc::downgrade(&self.act), id })
+    }
+
+    /// Runs `fire` as an exclusive turn after `after`, and then `every` so often, counted from the end of
+    /// the turn before: `|g, ctx| Box::pin(async move { … })`. Steps of 10 ms. A timer does not keep its
+    /// activation from being collected (see [`crate::GrainOptions::idle_after`]), and ends with it.
     pub fn timer<F>(&self, after: Duration, every: Option<Duration>, fire: F) -> TimerHandle
     where
         F: for<'a> Fn(&'a mut G, &'a Ctx<G>) -> BoxFuture<'a, ()> + Send + Sync + 'static,
     {
-        let _ = (after, every, fire);
-        TimerHandle(())
+        let Some(id) = self.act.add_timer(after, every, Arc::new(fire)) else { return TimerHandle(None) };
+        let weak = Arc::downgrade(&self.act);
+        TimerHandle(Some(Box::new(move || {
+            if let Some(act) = weak.upgrade() {
+                act.cancel_timer(id);
+            }
+        })))
     }
-    /// Ends the activation once nothing waits for it.
-    pub fn deactivate_when_idle(&self) {}
-    /// A resource given to the builder.
-    pub fn resource<T: Send + Sync + 'static>(&self) -> Result<Arc<T>, PlatformError> {
-        Err(millet_core::ErrorKind::Unavailable { what: "resource".into() }.into())
+
+    /// Ends the activation in good order once nothing waits for it and no spawned work is under way.
+    pub fn deactivate_when_idle(&self) {
+        self.act.quit();
     }
 }
-impl<T> crate::Persistent<T> {
-    /// Saves now, whatever the mode. An error has ended the activation: return, nothing leaves any more.
-    pub async fn save<G: Grain>(&mut self, ctx: &Ctx<G>) -> Result<(), PlatformError>
-    where
-        T: crate::Storable,
-    {
-        let _ = ctx;
-        Ok(())
+
+/// Held by a piece of spawned work; dropping it tells the activation that the work is gone.
+struct Ticket<G: Grain> {
+    act: Weak<Activation<G>>,
+    id: u32,
+}
+
+impl<G: Grain> Ticket<G> {
+    /// Brings the result back as a turn.
+    fn done(self, result: Result<Work<G>, crate::service::Panic>) {
+        if let Some(act) = self.act.upgrade() {
+            // The item first: without work and without items an activation may be collected.
+            act.push_system(match result {
+                Ok(work) => System::Continue(work),
+                Err(panic) => System::WorkPanicked(panic),
+            });
+        }
     }
-    /// Removes the value from the store and sets it to its default.
-    pub async fn clear<G: Grain>(&mut self, ctx: &Ctx<G>) -> Result<(), PlatformError>
-    where
-        T: crate::Storable,
-    {
-        let _ = ctx;
-        Ok(())
+}
+
+impl<G: Grain> Drop for Ticket<G> {
+    fn drop(&mut self) {
+        if let Some(act) = self.act.upgrade() {
+            act.remove_work(self.id);
+        }
     }
 }

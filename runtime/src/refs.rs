@@ -1,49 +1,315 @@
-//! skeleton
-use std::{marker::PhantomData, time::Duration};
+//! A reference to a grain: the short road where it is active here, the directory's road elsewhere.
+//!
+//! Local calls move the value; remote calls encode it once. Which one is taken shows only in speed.
 
-use millet_core::{CallError, ErrorKind, PlatformError};
+use std::{sync::Arc, time::Duration};
 
-use crate::{Hosted, HostedMethod};
+use millet_core::{
+    BootTime, CallError, Envelope, ErrorKind, GrainId, GrainType, Key, PlatformError, Service, limits,
+};
+use tokio::sync::oneshot;
 
-/// A reference to one grain of service `S`. What generated references wrap.
-pub struct GrainRef<S: Hosted>(PhantomData<fn() -> S>);
+use crate::{
+    Hosted, HostedMethod, Reply,
+    activation::Standing,
+    deps::Deps,
+    dispatch::{Heard, hear, late, name, unanswered},
+    host::{Activate, Deliver, NotDelivered},
+    origin::Origin,
+    parcel::{FirstPoll, Head, Parcel, check_chain},
+    service::{Answer, bounce},
+};
+
+/// How much longer than the deadline the remote road may take to say what it knows.
+const GRACE: Duration = Duration::from_millis(50);
+
+/// A reference to one grain of service `S`: what generated references wrap.
+pub struct GrainRef<S: Hosted> {
+    deps: Arc<Deps>,
+    host: Option<Arc<dyn Deliver<S>>>,
+    /// The grain, or why there can be none.
+    grain: Result<GrainId, ErrorKind>,
+    origin: Option<Arc<Origin>>,
+    limit: Duration,
+    context: Vec<(String, String)>,
+}
+
 impl<S: Hosted> Clone for GrainRef<S> {
     fn clone(&self) -> Self {
-        Self(PhantomData)
+        Self {
+            deps: self.deps.clone(),
+            host: self.host.clone(),
+            grain: self.grain.clone(),
+            origin: self.origin.clone(),
+            limit: self.limit,
+            context: self.context.clone(),
+        }
     }
 }
+
 impl<S: Hosted> GrainRef<S> {
-    pub(crate) fn skeleton() -> Self {
-        Self(PhantomData)
+    pub(crate) fn new(deps: Arc<Deps>, key: Key, origin: Option<Arc<Origin>>) -> Self {
+        let host = deps.host_of::<S>();
+        let ty: Result<GrainType, ErrorKind> = match &host {
+            Some(host) => Ok(host.ty().clone()),
+            None => deps.foreign_type::<S>(),
+        };
+        let grain = ty.and_then(|ty| {
+            if key.kind() == <S as Service>::KEYS {
+                Ok(GrainId::new(ty, key))
+            } else {
+                Err(ErrorKind::BadKey {
+                    why: format!("{} has keys of kind {:?}, not {key}", S::NAME, S::KEYS),
+                })
+            }
+        });
+        Self { deps, host, grain, origin, limit: limits::DEFAULT_DEADLINE, context: Vec::new() }
     }
-    /// Calls made through the result end after `d` (at most what is left of the caller's deadline).
+
+    /// Calls made through the result end after `d` (at most [`limits::MAX_DEADLINE`], and at most what is
+    /// left to the turn they are made in).
     #[must_use]
-    pub fn with_deadline(self, d: Duration) -> Self {
-        let _ = d;
+    pub fn with_deadline(mut self, d: Duration) -> Self {
+        self.limit = d.min(limits::MAX_DEADLINE);
         self
     }
+
     /// Adds an entry to the request context of calls made through the result.
     #[must_use]
-    pub fn with_context(self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        let _ = (name.into(), value.into());
+    pub fn with_context(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.context.push((name.into(), value.into()));
         self
     }
-    /// A reference that belongs to no turn: for grain fields and spawned work. Default deadline, no chain.
+
+    /// A reference that belongs to no turn, for grain fields and spawned work: default deadline, no chain.
+    /// What it sends from an activation is still fenced by that activation's lease.
     #[must_use]
-    pub fn detached(self) -> Self {
+    pub fn detached(mut self) -> Self {
+        self.origin = self.origin.map(|o| {
+            Arc::new(Origin {
+                grain: o.grain.clone(),
+                deadline: BootTime::NEVER,
+                request: self.deps.fresh_request(),
+                chain: millet_core::Chain(None),
+                context: o.context.clone(),
+                session: o.session,
+                epoch: o.epoch,
+                fence: o.fence.clone(),
+                calls: std::sync::atomic::AtomicU32::new(0),
+            })
+        });
         self
     }
+
+    /// The grain's key; `BadKey` if it is not one of this type's.
+    pub fn key(&self) -> Result<&Key, PlatformError> {
+        self.grain.as_ref().map(|g| &g.key).map_err(|kind| kind.clone().into())
+    }
+
     /// Calls a method and waits for its end, at the latest at the deadline.
+    ///
+    /// # Errors
+    /// Every kind of docs/errors.md except `Moved` and `Fenced`, which are followed. `Unknown` and
+    /// `DeadlineExceeded` name what was in the way.
+    ///
+    /// Cancel safety: dropping the future abandons the reply; a turn that has started runs to its end.
     pub async fn call<M: HostedMethod<Service = S>>(
         &self,
         args: M::Args,
     ) -> Result<M::Res, CallError<M::Error>> {
-        let _ = args;
-        Err(PlatformError::new(ErrorKind::Unavailable { what: "being written".into() }).into())
+        let grain = self.grain.as_ref().map_err(|kind| PlatformError::new(kind.clone()))?;
+        let now = self.deps.clock.boottime();
+        let head = self.head::<M>(grain, now, false).map_err(|kind| PlatformError::new(kind).at(grain))?;
+        self.exit_check(head.deadline).await?;
+        let args = match self.call_here::<M>(grain, args, &head, now).await {
+            Ok(answer) => return answer.map_err(|e| name(e, grain)),
+            Err(args) => args,
+        };
+        self.call_elsewhere::<M>(grain, args, head).await.map_err(|e| name(e, grain))
     }
-    /// Sends without waiting for a reply: at most once.
+
+    /// The short road. The arguments come back where the grain is to be looked for elsewhere.
+    async fn call_here<M: HostedMethod<Service = S>>(
+        &self,
+        grain: &GrainId,
+        args: M::Args,
+        head: &Head,
+        now: BootTime,
+    ) -> Result<Result<M::Res, CallError<M::Error>>, M::Args> {
+        let Some(host) = &self.host else { return Err(args) };
+        let (tx, mut rx) = oneshot::channel();
+        let parcel =
+            Parcel { head: head.clone(), msg: M::into_msg(args, Reply::caller(tx)), bounce: bounce::<M> };
+        if let Err((not, parcel)) = host.deliver(&grain.key, parcel, FirstPoll::Inline, Activate::IfPreferred)
+        {
+            return match (not, M::from_msg(parcel.msg)) {
+                (NotDelivered::Elsewhere, Ok((args, _reply))) => Err(args),
+                (NotDelivered::Refused(kind), _) => Ok(Err(PlatformError::new(kind).into())),
+                (NotDelivered::Elsewhere, Err(_)) => Ok(Err(PlatformError::new(unanswered()).into())),
+            };
+        }
+        match hear(&self.deps, &mut rx, head.deadline).await {
+            Heard::Answer(Answer::Done(result)) => Ok(result),
+            Heard::Answer(Answer::Back(args)) => Err(args),
+            Heard::Nothing => Ok(Err(PlatformError::new(unanswered()).into())),
+            Heard::Late => Ok(Err(PlatformError::new(late(host.blocker(&grain.key), now)).into())),
+        }
+    }
+
+    /// The directory's road.
+    async fn call_elsewhere<M: HostedMethod<Service = S>>(
+        &self,
+        grain: &GrainId,
+        args: M::Args,
+        head: Head,
+    ) -> Result<M::Res, CallError<M::Error>> {
+        let deadline = head.deadline;
+        let envelope = self.envelope::<M>(grain, &args, head).map_err(PlatformError::new)?;
+        drop(args);
+        let left = deadline.since(self.deps.clock.boottime()).saturating_add(GRACE);
+        match tokio::time::timeout(left, self.deps.owners.call(envelope)).await {
+            Ok(outcome) => M::decode_result(outcome),
+            Err(_) => {
+                Err(PlatformError::new(ErrorKind::Unknown { why: "no reply by the deadline".into() }).into())
+            }
+        }
+    }
+
+    /// Sends without waiting for a reply: at most once. `Ok` means that it was accepted here or is on its
+    /// way; what is lost later is counted and logged (R29).
+    ///
+    /// # Errors
+    /// What refused it before it left: it will not run.
     pub fn tell<M: HostedMethod<Service = S>>(&self, args: M::Args) -> Result<(), PlatformError> {
-        let _ = args;
-        Err(ErrorKind::Unavailable { what: "being written".into() }.into())
+        let grain = self.grain.as_ref().map_err(|kind| PlatformError::new(kind.clone()))?;
+        let now = self.deps.clock.boottime();
+        let head = self.head::<M>(grain, now, true).map_err(|kind| PlatformError::new(kind).at(grain))?;
+        match self.origin.as_ref().map_or(Standing::Valid, |o| o.standing()) {
+            Standing::Valid => {}
+            Standing::Frozen => {
+                let what = "this node's session is frozen".into();
+                return Err(PlatformError::new(ErrorKind::Unavailable { what }).at(grain));
+            }
+            Standing::Ended => return Err(self.fenced()),
+        }
+        let args = match &self.host {
+            None => args,
+            Some(host) => {
+                let parcel = Parcel {
+                    head: head.clone(),
+                    msg: M::into_msg(args, Reply::nobody()),
+                    bounce: <S as Hosted>::reject,
+                };
+                match host.deliver(&grain.key, parcel, FirstPoll::Spawned, Activate::IfPreferred) {
+                    Ok(()) => return Ok(()),
+                    Err((NotDelivered::Refused(kind), _)) => return Err(PlatformError::new(kind).at(grain)),
+                    Err((NotDelivered::Elsewhere, parcel)) => match M::from_msg(parcel.msg) {
+                        Ok((args, _)) => args,
+                        Err(_) => return Err(PlatformError::new(unanswered()).at(grain)),
+                    },
+                }
+            }
+        };
+        let envelope =
+            self.envelope::<M>(grain, &args, head).map_err(|kind| PlatformError::new(kind).at(grain))?;
+        self.send_away(grain.clone(), envelope);
+        Ok(())
     }
+
+    fn send_away(&self, grain: GrainId, envelope: Envelope) {
+        let deps = self.deps.clone();
+        let sent = self.deps.owners.call(envelope);
+        self.deps.spawner.spawn(
+            "tell",
+            Box::pin(async move {
+                if let Err(error) = sent.await {
+                    deps.counters.tells_lost.add(1);
+                    tracing::warn!(%grain, %error, "tell lost");
+                }
+            }),
+        );
+    }
+
+    /// What rides along: deadline, request, chain, context. Refuses cycles and too much context.
+    fn head<M: HostedMethod<Service = S>>(
+        &self,
+        grain: &GrainId,
+        now: BootTime,
+        one_way: bool,
+    ) -> Result<Head, ErrorKind> {
+        let own = now.after(self.limit);
+        let Some(origin) = &self.origin else {
+            let context = merged(None, &self.context)?;
+            let request = self.deps.fresh_request();
+            return Ok(Head { deadline: own, request, chain: millet_core::Chain(None), context, one_way });
+        };
+        let context = merged(origin.context.as_ref(), &self.context)?;
+        if one_way {
+            // Nobody waits for a tell, so it cannot close a cycle and has a deadline of its own.
+            let request = origin.next_request();
+            return Ok(Head { deadline: own, request, chain: millet_core::Chain(None), context, one_way });
+        }
+        check_chain(&origin.chain, grain, M::INFO.shared)?;
+        let deadline = own.min(origin.deadline);
+        if deadline <= now {
+            return Err(ErrorKind::DeadlineExceeded { blocker: None });
+        }
+        Ok(Head { deadline, request: origin.next_request(), chain: origin.chain.clone(), context, one_way })
+    }
+
+    /// A call made by an activation is an output of it: it leaves only under a valid lease.
+    async fn exit_check(&self, until: BootTime) -> Result<(), PlatformError> {
+        let Some(origin) = &self.origin else { return Ok(()) };
+        if origin.standing() == Standing::Valid || Box::pin(origin.leave(until)).await {
+            return Ok(());
+        }
+        Err(self.fenced())
+    }
+
+    fn fenced(&self) -> PlatformError {
+        let error = PlatformError::new(ErrorKind::Fenced);
+        match &self.origin {
+            Some(o) => error.at(&o.grain),
+            None => error,
+        }
+    }
+
+    fn envelope<M: HostedMethod<Service = S>>(
+        &self,
+        grain: &GrainId,
+        args: &M::Args,
+        head: Head,
+    ) -> Result<Envelope, ErrorKind> {
+        Ok(Envelope {
+            target: grain.clone(),
+            method: M::INFO.id,
+            args: M::encode_args(args)?,
+            request: head.request,
+            deadline: head.deadline,
+            chain: head.chain,
+            sender: self.origin.as_ref().map(|o| o.sender()),
+            grant: None,
+            one_way: head.one_way,
+            context: head.context.unwrap_or_default(),
+        })
+    }
+}
+
+/// The caller's context with this reference's entries over it, within the limits.
+fn merged(
+    inherited: Option<&Arc<Vec<(String, String)>>>,
+    own: &[(String, String)],
+) -> Result<Option<Arc<Vec<(String, String)>>>, ErrorKind> {
+    if own.is_empty() {
+        return Ok(inherited.cloned());
+    }
+    let mut all: Vec<_> = inherited.map(|i| i.to_vec()).unwrap_or_default();
+    all.retain(|(name, _)| own.iter().all(|(n, _)| n != name));
+    all.extend_from_slice(own);
+    let bytes: usize = all.iter().map(|(n, v)| n.len() + v.len()).sum();
+    if all.len() > limits::CONTEXT_ENTRIES || bytes > limits::CONTEXT_BYTES {
+        let what = format!("request context of {} entries and {bytes} bytes", all.len());
+        return Err(ErrorKind::TooLarge { what, limit: limits::CONTEXT_BYTES });
+    }
+    Ok(Some(Arc::new(all)))
 }

@@ -5,9 +5,16 @@
 //! implements, a message enum, a typed reference (`From<GrainRef<S>>`), and
 //! `impl<G: PlayerGrain> Dispatch<G> for Player`.
 
-use std::future::Future;
+use std::{
+    any::Any,
+    cell::{Cell, RefCell},
+    future::{Future, poll_fn},
+    panic::AssertUnwindSafe,
+    pin::pin,
+};
 
 use bytes::Bytes;
+use futures::FutureExt;
 use millet_core::{CallError, ErrorKind, Method, MethodId, MethodInfo, Outcome, PlatformError, Service};
 use tokio::sync::oneshot;
 
@@ -53,16 +60,27 @@ pub trait Dispatch<G: Grain>: Hosted {
 /// Where an encoded outcome goes.
 pub type WireReply = oneshot::Sender<Outcome>;
 
-/// Where the result of one call goes. Dropping it unanswered tells the caller `Unknown`.
+/// Where the result of one call goes. Dropping it unanswered tells the caller `Unknown`; if that is
+/// because its turn panics, the runtime answers `Panicked`.
 pub struct Reply<M: Method>(ReplyTo<M>);
 
 enum ReplyTo<M: Method> {
     /// A caller in this process: the value moves, nothing is encoded.
     Local(oneshot::Sender<Result<M::Res, CallError<M::Error>>>),
+    /// A reference of this process, which also takes its arguments back if the turn did not start.
+    Caller(oneshot::Sender<Answer<M>>),
     /// A caller elsewhere.
     Wire(WireReply),
     /// A tell.
     Nobody,
+}
+
+/// What a local caller hears.
+pub(crate) enum Answer<M: Method> {
+    /// The call has ended.
+    Done(Result<M::Res, CallError<M::Error>>),
+    /// The turn did not start, and the grain is to be looked for elsewhere.
+    Back(M::Args),
 }
 
 impl<M: Method> Reply<M> {
@@ -78,17 +96,97 @@ impl<M: Method> Reply<M> {
     pub fn nobody() -> Self {
         Self(ReplyTo::Nobody)
     }
+    pub(crate) fn caller(to: oneshot::Sender<Answer<M>>) -> Self {
+        Self(ReplyTo::Caller(to))
+    }
+
     /// Hands the result over. Only the runtime calls this, after the exit check.
-    pub fn send(self, result: Result<M::Res, CallError<M::Error>>) {
+    pub fn send(mut self, result: Result<M::Res, CallError<M::Error>>) {
+        self.take().send(result);
+    }
+
+    fn give_back(mut self, args: M::Args, error: PlatformError) {
+        match self.take() {
+            ReplyTo::Caller(to) => drop(to.send(Answer::Back(args))),
+            other => other.send(Err(error.into())),
+        }
+    }
+
+    fn take(&mut self) -> ReplyTo<M> {
+        std::mem::replace(&mut self.0, ReplyTo::Nobody)
+    }
+}
+
+impl<M: Method> ReplyTo<M> {
+    fn send(self, result: Result<M::Res, CallError<M::Error>>) {
         // A caller that has gone away is no error: the turn ran all the same.
-        match self.0 {
-            ReplyTo::Local(to) => drop(to.send(result)),
-            ReplyTo::Wire(to) => drop(to.send(match result {
+        match self {
+            Self::Local(to) => drop(to.send(result)),
+            Self::Caller(to) => drop(to.send(Answer::Done(result))),
+            Self::Wire(to) => drop(to.send(match result {
                 Ok(v) => M::encode_result(Ok(v)),
                 Err(CallError::App(e)) => M::encode_result(Err(e)),
                 Err(CallError::Platform(p)) => Err(CallError::Platform(p)),
             })),
-            ReplyTo::Nobody => {}
+            Self::Nobody => {}
         }
     }
+}
+
+/// Answers a message of a local caller that will not run: `Moved` and `Fenced` give the arguments back,
+/// so that the caller takes the road to wherever the grain is now.
+pub(crate) fn bounce<M: HostedMethod>(msg: <M::Service as Hosted>::Msg, error: PlatformError) {
+    if !error.kind().is_followed() {
+        return <M::Service as Hosted>::reject(msg, error);
+    }
+    match M::from_msg(msg) {
+        Ok((args, reply)) => reply.give_back(args, error),
+        Err(msg) => <M::Service as Hosted>::reject(msg, error),
+    }
+}
+
+/// A reply whose turn panicked.
+pub(crate) type Orphan = Box<dyn FnOnce(PlatformError) + Send>;
+
+thread_local! {
+    /// How many polls of turns are on this thread's stack.
+    static TURNS: Cell<u32> = const { Cell::new(0) };
+    /// Replies dropped by a panic that unwinds through a turn, until the turn's `catch_unwind` takes them.
+    static ORPHANS: RefCell<Vec<Orphan>> = const { RefCell::new(Vec::new()) };
+}
+
+impl<M: Method> Drop for Reply<M> {
+    fn drop(&mut self) {
+        let to = self.take();
+        if matches!(to, ReplyTo::Nobody) || !std::thread::panicking() || TURNS.get() == 0 {
+            return;
+        }
+        ORPHANS.with_borrow_mut(|o| o.push(Box::new(move |e| to.send(Err(e.into())))));
+    }
+}
+
+/// A turn that panicked: what it said, and the callers it left without an answer.
+pub(crate) struct Panic {
+    pub(crate) payload: Box<dyn Any + Send>,
+    pub(crate) orphans: Vec<Orphan>,
+}
+
+/// Runs user code: a panic becomes a value.
+pub(crate) async fn caught<T>(work: impl Future<Output = T>) -> Result<T, Panic> {
+    let mut work = pin!(AssertUnwindSafe(work).catch_unwind());
+    poll_fn(|cx| {
+        TURNS.set(TURNS.get() + 1);
+        let polled = work.as_mut().poll(cx);
+        TURNS.set(TURNS.get() - 1);
+        polled.map_err(|payload| Panic { payload, orphans: ORPHANS.take() })
+    })
+    .await
+}
+
+/// As [`caught`], for code that is no future.
+pub(crate) fn caught_now<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
+    TURNS.set(TURNS.get() + 1);
+    let done = std::panic::catch_unwind(AssertUnwindSafe(work));
+    TURNS.set(TURNS.get() - 1);
+    done.map_err(|payload| Panic { payload, orphans: ORPHANS.take() })
 }

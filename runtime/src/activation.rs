@@ -1,0 +1,675 @@
+//! One live grain: its mailbox with two lanes, its phase, and whether its outputs may leave.
+//!
+//! Idle, it is this object and the boxed grain: no task, no channel, no buffer. What it does while it
+//! runs is `run`'s; how it begins and ends is `life`'s.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering},
+    },
+    task::Waker,
+    time::Duration,
+};
+
+use futures::future::AbortHandle;
+use millet_core::{
+    BootTime, BoxFuture, Epoch, GrainId, Grant, Key, MethodId, SessionId, SessionLease, ShardId, store::Token,
+};
+use millet_directory::Claim;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::{
+    Ctx, EndReason, Grain,
+    host::Host,
+    parcel::{Blocker, FirstPoll, Parcel},
+    phase::{Event, Phase},
+    run,
+    service::Panic,
+    wheel::TimerId,
+};
+
+/// Work spawned by one activation and not finished, and timers it has; more are refused.
+pub(crate) const OFF_TURN: usize = 1024;
+
+/// A piece of work that runs as an exclusive turn.
+pub(crate) type Work<G> = Box<dyn for<'a> FnOnce(&'a mut G, &'a Ctx<G>) -> BoxFuture<'a, ()> + Send>;
+/// What a timer runs.
+pub(crate) type Fire<G> = Arc<dyn for<'a> Fn(&'a mut G, &'a Ctx<G>) -> BoxFuture<'a, ()> + Send + Sync>;
+
+/// Held by whoever ends; when all copies are dropped, the one who waits knows.
+pub(crate) type EndGuard = Arc<oneshot::Sender<()>>;
+
+/// The system lane: goes ahead of the user lane.
+pub(crate) enum System<G: Grain> {
+    /// A continuation of spawned work.
+    Continue(Work<G>),
+    /// Spawned work panicked.
+    WorkPanicked(Panic),
+    /// A timer is due.
+    Tick(u32),
+    /// Write-behind states are due.
+    Flush,
+    /// End it if nobody has used it since.
+    Collect,
+    /// End it.
+    End(EndReason, Option<EndGuard>),
+}
+
+/// The right under which an activation lives, for ever (R12).
+pub(crate) struct Born {
+    pub(crate) session: Arc<SessionLease>,
+    pub(crate) grant: Grant,
+    pub(crate) shard: Option<ShardId>,
+    pub(crate) number: u32,
+}
+
+impl Born {
+    pub(crate) fn epoch(&self) -> Epoch {
+        Epoch { grant: self.grant, activation: self.number }
+    }
+    pub(crate) fn token(&self) -> Token {
+        Token { epoch: self.epoch(), session: self.session.id() }
+    }
+    pub(crate) fn claim(&self) -> Claim {
+        Claim { session: self.session.clone(), grant: self.grant, shard: self.shard, previous: None }
+    }
+}
+
+pub(crate) struct Activation<G: Grain> {
+    pub(crate) key: Key,
+    pub(crate) host: Arc<Host<G>>,
+    pub(crate) born: OnceLock<Born>,
+    /// The turn that started last: method id in the high half, when in the low (milliseconds since the
+    /// runtime's start). Tells timed-out callers what was in their way.
+    turn: AtomicU64,
+    /// When it was last called, in milliseconds since the runtime's start.
+    last_used: AtomicU32,
+    flags: AtomicU8,
+    inner: Mutex<Inner<G>>,
+}
+
+/// No turn is under way.
+const BETWEEN: u64 = 0;
+
+/// Something waits in the system lane.
+const SYSTEM: u8 = 1;
+/// Its right has gone: nothing starts, nothing leaves, whatever its session says.
+const REVOKED: u8 = 2;
+/// A save failed (R3): it ends after this turn.
+const BROKEN: u8 = 4;
+/// It asked to end when idle.
+const QUIT: u8 = 8;
+
+struct Inner<G: Grain> {
+    grain: Option<Box<G>>,
+    queue: Vec<Parcel<G::Service>>,
+    phase: Phase,
+    cold: Option<Box<Cold<G>>>,
+}
+
+/// What most idle activations do not have.
+struct Cold<G: Grain> {
+    system: VecDeque<System<G>>,
+    reader_wake: Option<Waker>,
+    work: HashMap<u32, AbortHandle>,
+    timers: HashMap<u32, Timer<G>>,
+    next_id: u32,
+    flush_armed: bool,
+    guards: Vec<EndGuard>,
+    no_work: Option<oneshot::Sender<()>>,
+}
+
+struct Timer<G: Grain> {
+    fire: Fire<G>,
+    every: Option<Duration>,
+    armed: Option<TimerId>,
+}
+
+impl<G: Grain> Default for Cold<G> {
+    fn default() -> Self {
+        Self {
+            system: VecDeque::new(),
+            reader_wake: None,
+            work: HashMap::new(),
+            timers: HashMap::new(),
+            next_id: 0,
+            flush_armed: false,
+            guards: Vec::new(),
+            no_work: None,
+        }
+    }
+}
+
+impl<G: Grain> Inner<G> {
+    fn cold(&mut self) -> &mut Cold<G> {
+        self.cold.get_or_insert_default()
+    }
+    fn go(&mut self, event: Event) {
+        match self.phase.step(event) {
+            Ok(next) => self.phase = next,
+            Err(illegal) => {
+                debug_assert!(false, "{illegal}");
+                tracing::error!(%illegal, "activation phase");
+            }
+        }
+    }
+    /// Wakes a run that waits among its readers.
+    fn reader_wake(&mut self) -> Option<Waker> {
+        self.cold.as_mut()?.reader_wake.take()
+    }
+}
+
+/// Why a mailbox did not take a message, which comes back.
+pub(crate) enum NotTaken<G: Grain> {
+    /// The activation has ended: look again.
+    Gone(Parcel<G::Service>),
+    /// The mailbox is full.
+    Full(Parcel<G::Service>),
+}
+
+/// Whether the outputs of an activation may leave now. Always computed, never stored (R12).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Standing {
+    /// Its session is valid.
+    Valid,
+    /// Its session is past its local deadline and not known to be dead: wait (R4).
+    Frozen,
+    /// Its right has ended: outputs are dropped.
+    Ended,
+}
+
+/// What is left when both lanes were looked at.
+pub(crate) enum Next<G: Grain> {
+    /// The grain was put back; the run is over.
+    Idle,
+    /// There is more to do.
+    More(Box<G>),
+}
+
+impl<G: Grain> Activation<G> {
+    pub(crate) fn new(key: Key, host: Arc<Host<G>>) -> Self {
+        Self {
+            key,
+            host,
+            born: OnceLock::new(),
+            turn: AtomicU64::new(0),
+            last_used: AtomicU32::new(0),
+            flags: AtomicU8::new(0),
+            inner: Mutex::new(Inner { grain: None, queue: Vec::new(), phase: Phase::New, cold: None }),
+        }
+    }
+
+    pub(crate) fn id(&self) -> GrainId {
+        GrainId::new(self.host.ty.clone(), self.key.clone())
+    }
+
+    /// Takes a message: an idle activation starts to run with it, a busy one queues it.
+    pub(crate) fn push(
+        self: &Arc<Self>,
+        parcel: Parcel<G::Service>,
+        poll: FirstPoll,
+    ) -> Result<(), NotTaken<G>> {
+        let grain = {
+            let mut inner = self.inner.lock();
+            match inner.phase {
+                Phase::Gone => return Err(NotTaken::Gone(parcel)),
+                Phase::New => {
+                    inner.go(Event::Called);
+                    None
+                }
+                Phase::Idle => {
+                    inner.go(Event::Woken);
+                    inner.grain.take()
+                }
+                Phase::Claiming | Phase::Loading | Phase::Running | Phase::Draining => {
+                    if inner.queue.len() >= self.host.options.mailbox {
+                        return Err(NotTaken::Full(parcel));
+                    }
+                    inner.queue.push(parcel);
+                    let wake = inner.reader_wake();
+                    drop(inner);
+                    if let Some(w) = wake {
+                        w.wake();
+                    }
+                    return Ok(());
+                }
+            }
+        };
+        run::start(self.clone(), grain, Some(parcel), poll);
+        Ok(())
+    }
+
+    /// Puts an item into the system lane. False if the activation takes none: not begun, or ending.
+    pub(crate) fn push_system(self: &Arc<Self>, item: System<G>) -> bool {
+        let grain = {
+            let mut inner = self.inner.lock();
+            match inner.phase {
+                Phase::New | Phase::Gone => return false,
+                Phase::Draining => {
+                    // It ends already: who waits for the end waits for this one.
+                    let System::End(_, Some(guard)) = item else { return false };
+                    inner.cold().guards.push(guard);
+                    return true;
+                }
+                // A busy one is not idle; it need not be told.
+                Phase::Claiming | Phase::Loading | Phase::Running if matches!(item, System::Collect) => {
+                    return false;
+                }
+                Phase::Claiming | Phase::Loading | Phase::Running | Phase::Idle => {}
+            }
+            inner.cold().system.push_back(item);
+            self.flags.fetch_or(SYSTEM, Ordering::Release);
+            if inner.phase != Phase::Idle {
+                let wake = inner.reader_wake();
+                drop(inner);
+                if let Some(w) = wake {
+                    w.wake();
+                }
+                return true;
+            }
+            inner.go(Event::Woken);
+            inner.grain.take()
+        };
+        run::start(self.clone(), grain, None, FirstPoll::Spawned);
+        true
+    }
+
+    // ------------------------------------------------------------ for the run that owns the grain
+
+    pub(crate) fn has_system(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & SYSTEM != 0
+    }
+
+    pub(crate) fn take_system(&self) -> VecDeque<System<G>> {
+        let mut inner = self.inner.lock();
+        self.flags.fetch_and(!SYSTEM, Ordering::AcqRel);
+        inner.cold.as_mut().map(|c| std::mem::take(&mut c.system)).unwrap_or_default()
+    }
+
+    /// Fills `batch` with what has gathered, or puts the grain back if nothing has.
+    pub(crate) fn refill(&self, grain: Box<G>, batch: &mut VecDeque<Parcel<G::Service>>) -> Next<G> {
+        let mut inner = self.inner.lock();
+        if self.has_system() {
+            return Next::More(grain);
+        }
+        if inner.queue.is_empty() {
+            inner.queue = Vec::new();
+            if inner.cold.as_ref().is_some_and(|c| c.is_empty()) {
+                inner.cold = None;
+            }
+            inner.grain = Some(grain);
+            inner.go(Event::Emptied);
+            return Next::Idle;
+        }
+        let taken = std::mem::take(&mut inner.queue);
+        drop(inner);
+        batch.extend(taken);
+        Next::More(grain)
+    }
+
+    /// Readers wait here for more readers: takes from the queue those that may join, or leaves a waker.
+    /// `all` up to the first writer; otherwise only calls of chains that this grain waits in.
+    pub(crate) fn more_readers(
+        &self,
+        waker: &Waker,
+        mut take: impl FnMut(&mut Vec<Parcel<G::Service>>) -> Vec<Parcel<G::Service>>,
+    ) -> Vec<Parcel<G::Service>> {
+        let mut inner = self.inner.lock();
+        let taken = take(&mut inner.queue);
+        if taken.is_empty() {
+            inner.cold().reader_wake = Some(waker.clone());
+        }
+        taken
+    }
+
+    pub(crate) fn no_more_readers(&self) {
+        let wake = self.inner.lock().reader_wake();
+        drop(wake);
+    }
+
+    /// Notes that a turn starts.
+    pub(crate) fn mark_turn(&self, method: MethodId, now: BootTime, used: bool) {
+        let ms = self.host.deps.ms(now);
+        self.turn.store((u64::from(method.0) << 32) | u64::from(ms), Ordering::Release);
+        if used {
+            self.last_used.store(ms, Ordering::Relaxed);
+        }
+        self.host.deps.counters.turn(self.born.get().map_or(0, |b| b.number));
+    }
+
+    /// Notes that a turn has ended, before the clock is read for the next: a caller that still sees the
+    /// old turn after its deadline knows that its own will not start.
+    pub(crate) fn between_turns(&self) {
+        self.turn.store(BETWEEN, Ordering::SeqCst);
+    }
+
+    /// What keeps it busy, for a caller whose deadline has passed.
+    pub(crate) fn blocker(&self) -> Option<Blocker> {
+        let phase = self.inner.lock().phase;
+        let now = self.host.deps.clock.boottime();
+        let turn = self.turn.load(Ordering::SeqCst);
+        #[expect(clippy::cast_possible_truncation, reason = "two halves")]
+        let (method, since) = ((turn >> 32) as u32, turn as u32);
+        let busy_for = Duration::from_millis(u64::from(self.host.deps.ms(now).wrapping_sub(since)));
+        let (what, busy_for, alone) = match phase {
+            Phase::Claiming => ("(acquiring its lease)", Duration::ZERO, true),
+            Phase::Loading => ("(being activated)", Duration::ZERO, true),
+            Phase::Draining => ("(ending)", busy_for, false),
+            Phase::Running if turn == BETWEEN => ("(between turns)", Duration::ZERO, false),
+            Phase::Running => {
+                let info = self.host.method(MethodId(method));
+                let alone = info.is_some_and(|i| !i.shared);
+                (info.map_or("(timer or continuation)", |i| i.name), busy_for, alone)
+            }
+            Phase::New | Phase::Idle | Phase::Gone => return None,
+        };
+        // Millisecond steps: the turn may have begun up to one later than noted.
+        let since = BootTime(now.0.saturating_sub(u64::try_from(busy_for.as_nanos()).unwrap_or(u64::MAX)));
+        let alone_since = match phase {
+            Phase::Claiming | Phase::Loading => Some(BootTime(0)),
+            _ => alone.then(|| since.after(Duration::from_millis(2))),
+        };
+        Some(Blocker { grain: self.id(), what, busy_for, alone_since })
+    }
+
+    /// Nobody has called it for `idle_ms`, as far as can be seen without its lock.
+    pub(crate) fn is_idle_since(&self, now_ms: u32, idle_ms: u32) -> bool {
+        now_ms.wrapping_sub(self.last_used.load(Ordering::Relaxed)) >= idle_ms
+    }
+
+    /// As a run sees it while it holds the grain: has it been unused for so long, with no work under way?
+    pub(crate) fn may_be_collected(&self, now_ms: u32, idle_ms: u32) -> bool {
+        let inner = self.inner.lock();
+        inner.queue.is_empty()
+            && inner.cold.as_ref().is_none_or(|c| c.work.is_empty())
+            && now_ms.wrapping_sub(self.last_used.load(Ordering::Relaxed)) >= idle_ms
+    }
+
+    pub(crate) fn touch(&self, now: BootTime) {
+        self.last_used.store(self.host.deps.ms(now), Ordering::Relaxed);
+    }
+
+    pub(crate) fn go(&self, event: Event) {
+        self.inner.lock().go(event);
+    }
+
+    /// The last step: nothing is taken any more. Returns what was waiting.
+    pub(crate) fn close(&self, event: Event) -> (Vec<Parcel<G::Service>>, Vec<EndGuard>) {
+        let (queue, cold) = {
+            let mut inner = self.inner.lock();
+            inner.go(event);
+            (std::mem::take(&mut inner.queue), inner.cold.take())
+        };
+        let Some(cold) = cold else { return (queue, Vec::new()) };
+        let mut guards = cold.guards;
+        guards.extend(cold.system.into_iter().filter_map(|s| match s {
+            System::End(_, guard) => guard,
+            _ => None,
+        }));
+        (queue, guards)
+    }
+
+    pub(crate) fn keep_guard(&self, guard: Option<EndGuard>) {
+        if let Some(guard) = guard {
+            self.inner.lock().cold().guards.push(guard);
+        }
+    }
+
+    /// Takes the grain of an idle activation whose right has gone; its queue is empty then. With it goes
+    /// everything else.
+    pub(crate) fn seize_idle(&self) -> Option<Box<G>> {
+        let mut inner = self.inner.lock();
+        if inner.phase != Phase::Idle {
+            return None;
+        }
+        inner.go(Event::Ending);
+        inner.grain.take()
+    }
+
+    /// Takes what waits in the user lane, for an activation whose right has gone.
+    pub(crate) fn take_queue(&self) -> Vec<Parcel<G::Service>> {
+        std::mem::take(&mut self.inner.lock().queue)
+    }
+
+    // ------------------------------------------------------------ fences
+
+    /// The entry and exit check, with a fresh clock read against its own session (R12).
+    pub(crate) fn standing(&self) -> Standing {
+        self.standing_at(self.host.deps.clock.boottime())
+    }
+
+    /// As `standing`; `now` was read just before.
+    pub(crate) fn standing_at(&self, now: BootTime) -> Standing {
+        let Some(born) = self.born.get() else { return Standing::Ended };
+        if self.flags.load(Ordering::Acquire) & REVOKED != 0 || born.session.is_dead() {
+            Standing::Ended
+        } else if born.session.valid_at(now) {
+            Standing::Valid
+        } else {
+            Standing::Frozen
+        }
+    }
+
+    /// Waits until an output may leave: false if its right has ended, or at `until` (R4).
+    pub(crate) async fn may_leave(&self, until: BootTime) -> bool {
+        loop {
+            match self.standing() {
+                Standing::Valid => return true,
+                Standing::Ended => return self.fenced(),
+                Standing::Frozen => {}
+            }
+            if self.host.deps.clock.boottime() >= until {
+                return self.fenced();
+            }
+            let Some(born) = self.born.get() else { return false };
+            self.host.deps.owners.until_valid(&born.session, until).await;
+        }
+    }
+
+    fn fenced(&self) -> bool {
+        self.host.deps.counters.fenced_outputs.add(1);
+        false
+    }
+
+    /// Its right has gone (dead session, higher grant seen): nothing of it starts or leaves from now on.
+    pub(crate) fn revoke(&self) {
+        self.flags.fetch_or(REVOKED, Ordering::AcqRel);
+        self.stop_off_turn();
+    }
+
+    fn is_revoked(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & REVOKED != 0
+    }
+    pub(crate) fn break_down(&self) {
+        self.flags.fetch_or(BROKEN, Ordering::AcqRel);
+    }
+    pub(crate) fn is_broken(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & BROKEN != 0
+    }
+    pub(crate) fn quit(&self) {
+        self.flags.fetch_or(QUIT, Ordering::AcqRel);
+    }
+    pub(crate) fn wants_to_quit(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & QUIT != 0
+    }
+    pub(crate) fn session(&self) -> Option<SessionId> {
+        self.born.get().map(|b| b.session.id())
+    }
+
+    // ------------------------------------------------------------ off the turn
+
+    /// Stops timers and aborts spawned work.
+    pub(crate) fn stop_off_turn(&self) {
+        let (timers, work) = {
+            let mut inner = self.inner.lock();
+            let Some(cold) = inner.cold.as_mut() else { return };
+            let timers: Vec<_> = cold.timers.drain().filter_map(|(_, t)| t.armed).collect();
+            (timers, cold.work.values().cloned().collect::<Vec<_>>())
+        };
+        for t in timers {
+            self.host.deps.timers.cancel(t);
+        }
+        for w in work {
+            w.abort();
+        }
+    }
+
+    /// Resolves when no spawned work is left.
+    pub(crate) fn work_gone(&self) -> Option<oneshot::Receiver<()>> {
+        let mut inner = self.inner.lock();
+        let cold = inner.cold.as_mut().filter(|c| !c.work.is_empty())?;
+        let (tx, rx) = oneshot::channel();
+        cold.no_work = Some(tx);
+        Some(rx)
+    }
+
+    pub(crate) fn add_work(&self, handle: AbortHandle) -> Option<u32> {
+        let mut inner = self.inner.lock();
+        if matches!(inner.phase, Phase::Draining | Phase::Gone) || self.is_revoked() {
+            return None;
+        }
+        let cold = inner.cold();
+        if cold.work.len() >= OFF_TURN {
+            return None;
+        }
+        let id = cold.fresh_id();
+        cold.work.insert(id, handle);
+        Some(id)
+    }
+
+    pub(crate) fn remove_work(&self, id: u32) {
+        let mut inner = self.inner.lock();
+        let Some(cold) = inner.cold.as_mut() else { return };
+        cold.work.remove(&id);
+        let waiter = if cold.work.is_empty() { cold.no_work.take() } else { None };
+        drop(inner);
+        drop(waiter);
+    }
+
+    pub(crate) fn add_timer(
+        self: &Arc<Self>,
+        after: Duration,
+        every: Option<Duration>,
+        fire: Fire<G>,
+    ) -> Option<u32> {
+        let id = {
+            let mut inner = self.inner.lock();
+            if matches!(inner.phase, Phase::Draining | Phase::Gone) {
+                return None;
+            }
+            let cold = inner.cold();
+            if cold.timers.len() >= OFF_TURN {
+                return None;
+            }
+            let id = cold.fresh_id();
+            cold.timers.insert(id, Timer { fire, every, armed: None });
+            id
+        };
+        self.arm(id, after);
+        Some(id)
+    }
+
+    fn arm(self: &Arc<Self>, id: u32, after: Duration) {
+        let weak = Arc::downgrade(self);
+        let job = Box::new(move || {
+            if let Some(act) = weak.upgrade() {
+                act.push_system(System::Tick(id));
+            }
+        });
+        let armed = self.host.deps.timers.after(after, job);
+        let orphan = {
+            let mut inner = self.inner.lock();
+            match inner.cold.as_mut().and_then(|c| c.timers.get_mut(&id)) {
+                Some(t) => {
+                    t.armed = Some(armed);
+                    None
+                }
+                None => Some(armed),
+            }
+        };
+        if let Some(t) = orphan {
+            self.host.deps.timers.cancel(t);
+        }
+    }
+
+    /// What a due timer runs; `None` if it was cancelled meanwhile.
+    pub(crate) fn timer_due(&self, id: u32) -> Option<Fire<G>> {
+        let mut inner = self.inner.lock();
+        let cold = inner.cold.as_mut()?;
+        let timer = cold.timers.get_mut(&id)?;
+        timer.armed = None;
+        let fire = timer.fire.clone();
+        if timer.every.is_none() {
+            cold.timers.remove(&id);
+        }
+        Some(fire)
+    }
+
+    /// Arms a periodic timer again, after its turn: firings never pile up.
+    pub(crate) fn rearm(self: &Arc<Self>, id: u32) {
+        let every = self.inner.lock().cold.as_ref().and_then(|c| c.timers.get(&id)).and_then(|t| t.every);
+        if let Some(every) = every {
+            self.arm(id, every);
+        }
+    }
+
+    pub(crate) fn cancel_timer(&self, id: u32) {
+        let armed = self.inner.lock().cold.as_mut().and_then(|c| c.timers.remove(&id)).and_then(|t| t.armed);
+        if let Some(t) = armed {
+            self.host.deps.timers.cancel(t);
+        }
+    }
+
+    /// Arranges for a flush of write-behind states, once.
+    pub(crate) fn arm_flush(self: &Arc<Self>, after: Duration) {
+        if std::mem::replace(&mut self.inner.lock().cold().flush_armed, true) {
+            return;
+        }
+        let weak = Arc::downgrade(self);
+        let job = Box::new(move || {
+            if let Some(act) = weak.upgrade() {
+                act.push_system(System::Flush);
+            }
+        });
+        self.host.deps.timers.after(after, job);
+    }
+
+    pub(crate) fn flush_fired(&self) {
+        if let Some(cold) = self.inner.lock().cold.as_mut() {
+            cold.flush_armed = false;
+        }
+    }
+}
+
+impl<G: Grain> Cold<G> {
+    fn fresh_id(&mut self) -> u32 {
+        self.next_id = self.next_id.wrapping_add(1);
+        self.next_id
+    }
+    fn is_empty(&self) -> bool {
+        self.system.is_empty()
+            && self.work.is_empty()
+            && self.timers.is_empty()
+            && self.guards.is_empty()
+            && !self.flush_armed
+            && self.no_work.is_none()
+    }
+}
+
+/// An activation without its type: what its outputs are checked against after they have left the turn.
+pub(crate) trait Fence: Send + Sync {
+    fn now(&self) -> Standing;
+    fn leave(self: Arc<Self>, until: BootTime) -> BoxFuture<'static, bool>;
+}
+
+impl<G: Grain> Fence for Activation<G> {
+    fn now(&self) -> Standing {
+        self.standing()
+    }
+    fn leave(self: Arc<Self>, until: BootTime) -> BoxFuture<'static, bool> {
+        Box::pin(async move { self.may_leave(until).await })
+    }
+}

@@ -1,0 +1,84 @@
+//! The activations of one grain type on this node: a sharded hash map of pointers, keyed by the same
+//! hash that spreads grains over shards.
+
+use std::sync::Arc;
+
+use hashbrown::{HashTable, hash_table::Entry};
+use millet_core::{Key, hash::key_hash};
+use parking_lot::Mutex;
+
+use crate::{Grain, activation::Activation};
+
+/// Parts with a lock each; a sweep looks at a few at a time.
+pub(crate) const PARTS: usize = 256;
+
+pub(crate) struct Catalog<G: Grain> {
+    type_id: u64,
+    parts: Box<[Mutex<HashTable<Arc<Activation<G>>>>]>,
+}
+
+impl<G: Grain> Catalog<G> {
+    pub(crate) fn new(type_id: u64) -> Self {
+        Self { type_id, parts: (0..PARTS).map(|_| Mutex::default()).collect() }
+    }
+
+    fn hash(&self, key: &Key) -> u64 {
+        key_hash(self.type_id, key)
+    }
+
+    /// Neither the bits that the table probes with nor those it tags with choose the part.
+    fn part(&self, hash: u64) -> &Mutex<HashTable<Arc<Activation<G>>>> {
+        &self.parts[(hash >> 40) as usize % PARTS]
+    }
+
+    pub(crate) fn find(&self, key: &Key) -> Option<Arc<Activation<G>>> {
+        let hash = self.hash(key);
+        self.part(hash).lock().find(hash, |a| a.key == *key).cloned()
+    }
+
+    /// The activation of this key, made by `make` if there is none: there is never a second (R12).
+    pub(crate) fn find_or(&self, key: &Key, make: impl FnOnce() -> Activation<G>) -> Arc<Activation<G>> {
+        let hash = self.hash(key);
+        let mut part = self.part(hash).lock();
+        match part.entry(hash, |a| a.key == *key, |a| self.hash(&a.key)) {
+            Entry::Occupied(e) => e.get().clone(),
+            Entry::Vacant(e) => {
+                let made = Arc::new(make());
+                e.insert(made.clone());
+                made
+            }
+        }
+    }
+
+    /// Removes this very activation, not a later one of the same key.
+    pub(crate) fn remove(&self, act: &Arc<Activation<G>>) {
+        let hash = self.hash(&act.key);
+        let removed = match self.part(hash).lock().find_entry(hash, |a| Arc::ptr_eq(a, act)) {
+            Ok(e) => Some(e.remove().0),
+            Err(_) => None,
+        };
+        drop(removed);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.parts.iter().map(|p| p.lock().len()).sum()
+    }
+
+    /// Those of one part that `wanted` accepts, at most `limit`.
+    pub(crate) fn pick(
+        &self,
+        part: usize,
+        limit: usize,
+        wanted: impl Fn(&Activation<G>) -> bool,
+    ) -> Vec<Arc<Activation<G>>> {
+        self.parts[part % PARTS].lock().iter().filter(|a| wanted(a)).take(limit).cloned().collect()
+    }
+
+    /// Lets go of everything.
+    pub(crate) fn clear(&self) {
+        for part in &self.parts {
+            let all = std::mem::take(&mut *part.lock());
+            drop(all);
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! What every part of one runtime shares.
+
+use std::{
+    any::{Any, TypeId},
+    collections::HashMap,
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use millet_core::{
+    BootTime, Clock, ErrorKind, GrainType, RequestId, Service,
+    store::StateStore,
+    world::{Entropy, Spawner},
+};
+use millet_directory::Owners;
+use parking_lot::Mutex;
+
+use crate::{
+    Hosted,
+    host::{AnyHost, Deliver},
+    stats::Counters,
+    timers::Timers,
+};
+
+pub(crate) struct Deps {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) spawner: Arc<dyn Spawner>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) owners: Arc<dyn Owners>,
+    pub(crate) stores: HashMap<String, Arc<dyn StateStore>>,
+    pub(crate) resources: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
+    pub(crate) timers: Arc<Timers>,
+    pub(crate) counters: Counters,
+    pub(crate) start: BootTime,
+    /// Request ids made here: random half, counted half.
+    pub(crate) request_prefix: u64,
+    pub(crate) requests: AtomicU64,
+    pub(crate) hosts: OnceLock<Weak<Hosts>>,
+    /// Names of services called but not hosted here: one per service of the program.
+    pub(crate) foreign: Mutex<HashMap<&'static str, GrainType>>,
+}
+
+/// The hosted types of a runtime.
+#[derive(Default)]
+pub(crate) struct Hosts {
+    pub(crate) by_name: HashMap<GrainType, Arc<dyn AnyHost>>,
+    /// `Arc<dyn Deliver<S>>`, by the type of `S`.
+    pub(crate) by_service: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
+}
+
+impl Hosts {
+    pub(crate) fn of<S: Hosted>(&self) -> Option<Arc<dyn Deliver<S>>> {
+        self.by_service.get(&TypeId::of::<S>())?.downcast_ref::<Arc<dyn Deliver<S>>>().cloned()
+    }
+}
+
+impl Deps {
+    /// Milliseconds since this runtime's start; wraps after 49 days, used for differences only.
+    pub(crate) fn ms(&self, now: BootTime) -> u32 {
+        #[expect(clippy::cast_possible_truncation, reason = "wraps on purpose")]
+        let ms = now.since(self.start).as_millis() as u32;
+        ms
+    }
+
+    /// A request id for a call that no request caused.
+    pub(crate) fn fresh_request(&self) -> RequestId {
+        let n = self.requests.fetch_add(1, Ordering::Relaxed);
+        RequestId((u128::from(self.request_prefix) << 64) | u128::from(n))
+    }
+
+    /// The name of a service that is not hosted here.
+    pub(crate) fn foreign_type<S: Service>(&self) -> Result<GrainType, ErrorKind> {
+        if let Some(ty) = self.foreign.lock().get(S::NAME) {
+            return Ok(ty.clone());
+        }
+        let ty = GrainType::new(S::NAME)?;
+        self.foreign.lock().insert(S::NAME, ty.clone());
+        Ok(ty)
+    }
+
+    pub(crate) fn host_of<S: Hosted>(&self) -> Option<Arc<dyn Deliver<S>>> {
+        self.hosts.get()?.upgrade()?.of::<S>()
+    }
+}

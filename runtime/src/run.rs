@@ -1,0 +1,370 @@
+//! A run: from the message that wakes an activation until both its lanes are empty.
+//!
+//! The run owns the grain, so that nothing a caller does can drop a turn half-way. Exclusive turns run
+//! alone; shared turns overlap one another on this one task and never an exclusive one.
+
+use std::{
+    cell::Cell,
+    collections::VecDeque,
+    future::poll_fn,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use futures::{StreamExt, stream::FuturesUnordered};
+use millet_core::{BootTime, ErrorKind, MethodId, PlatformError, limits};
+
+use crate::{
+    Ctx, Dispatch, EndReason, Grain, Hosted,
+    activation::{Activation, Next, Standing, System},
+    life,
+    parcel::{Blocker, FirstPoll, Head, Parcel, is_reentrant},
+    saving,
+    service::{Panic, caught},
+};
+
+type Batch<G> = VecDeque<Parcel<<G as Grain>::Service>>;
+
+/// Shared turns of one activation under way at once; more wait in the mailbox.
+const OPEN_READERS: usize = 1024;
+
+thread_local! {
+    /// First polls of runs on this thread's stack.
+    static DEPTH: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Starts a run. Its first poll may happen here; whatever is not ready then goes to the spawner.
+pub(crate) fn start<G: Grain>(
+    act: Arc<Activation<G>>,
+    grain: Option<Box<G>>,
+    first: Option<Parcel<G::Service>>,
+    poll: FirstPoll,
+) {
+    let host = act.clone();
+    let mut run = Box::pin(run(act, grain, first));
+    let depth = DEPTH.get();
+    if poll == FirstPoll::Inline && depth < limits::INLINE_DEPTH {
+        DEPTH.set(depth + 1);
+        let polled = run.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        DEPTH.set(depth);
+        if polled.is_ready() {
+            return;
+        }
+    }
+    host.host.deps.spawner.spawn("grain-run", run);
+}
+
+async fn run<G: Grain>(
+    act: Arc<Activation<G>>,
+    grain: Option<Box<G>>,
+    mut first: Option<Parcel<G::Service>>,
+) {
+    let mut g = match grain {
+        Some(g) => g,
+        None => match Box::pin(life::birth(&act)).await {
+            Ok(g) => g,
+            Err(end) => return Box::pin(life::stillborn(&act, first, end)).await,
+        },
+    };
+    let mut batch = Batch::<G>::new();
+    let mut last = LastTurn::default();
+    let mut budget = limits::TURN_BUDGET;
+    let end = loop {
+        if act.has_system()
+            && let Err(end) = Box::pin(system_lane(&act, &mut g)).await
+        {
+            break end;
+        }
+        let Some(parcel) = first.take().or_else(|| batch.pop_front()) else {
+            if act.wants_to_quit() && act.may_be_collected(0, 0) {
+                break EndReason::Requested;
+            }
+            match act.refill(g, &mut batch) {
+                Next::Idle => return,
+                Next::More(back) => g = back,
+            }
+            continue;
+        };
+        let (parcel, now) = match admit(&act, parcel, &last) {
+            Admitted::Yes(parcel, now) => (parcel, now),
+            Admitted::Answered => continue,
+            Admitted::End(end, parcel) => {
+                batch.push_front(parcel);
+                break end;
+            }
+        };
+        let info = G::Service::info(&parcel.msg);
+        act.mark_turn(info.id, now, true);
+        last = LastTurn(Some((info.name, now)));
+        let panicked = if info.shared {
+            readers(&act, &g, parcel, &mut batch).await
+        } else {
+            let ctx = Ctx::new(act.clone(), parcel.head, false);
+            match caught(G::Service::write(&mut g, &ctx, parcel.msg)).await {
+                Ok(()) => false,
+                Err(panic) => {
+                    answer_panic(&act, panic, info.name);
+                    true
+                }
+            }
+        };
+        act.between_turns();
+        if panicked {
+            break EndReason::Panicked;
+        }
+        if act.is_broken() {
+            break EndReason::SaveFailed;
+        }
+        budget -= 1;
+        if budget == 0 {
+            budget = limits::TURN_BUDGET;
+            tokio::task::yield_now().await;
+        }
+    };
+    Box::pin(life::finish(&act, g, end, batch)).await;
+}
+
+/// The last turn of this run: what kept a call waiting past its deadline.
+#[derive(Default)]
+struct LastTurn(Option<(&'static str, BootTime)>);
+
+enum Admitted<G: Grain> {
+    /// A turn may start; the clock was read just now.
+    Yes(Parcel<G::Service>, BootTime),
+    /// It was refused and has its answer.
+    Answered,
+    /// The activation is over; the message did not run.
+    End(EndReason, Parcel<G::Service>),
+}
+
+/// The entry check: held, session valid, deadline not past.
+fn admit<G: Grain>(act: &Activation<G>, parcel: Parcel<G::Service>, last: &LastTurn) -> Admitted<G> {
+    let now = act.host.deps.clock.boottime();
+    match act.standing_at(now) {
+        Standing::Valid => {}
+        Standing::Ended => return Admitted::End(lost(act), parcel),
+        Standing::Frozen => {
+            act.host.refuse(parcel, ErrorKind::Unavailable { what: "this node's session is frozen".into() });
+            return Admitted::Answered;
+        }
+    }
+    if now < parcel.head.deadline {
+        return Admitted::Yes(parcel, now);
+    }
+    act.host.deps.counters.expired.add(1);
+    let blocker = last.0.map(|(what, since)| {
+        Blocker { grain: act.id(), what, busy_for: now.since(since), alone_since: None }.to_string()
+    });
+    act.host.refuse(parcel, ErrorKind::DeadlineExceeded { blocker });
+    Admitted::Answered
+}
+
+/// Why a right has gone.
+pub(crate) fn lost<G: Grain>(act: &Activation<G>) -> EndReason {
+    if act.born.get().is_some_and(|b| b.session.is_dead()) {
+        EndReason::SessionEnded
+    } else {
+        EndReason::Outranked
+    }
+}
+
+// ---------------------------------------------------------------- shared turns
+
+/// Runs shared turns, admitting more while they last, until all have ended. True if one panicked.
+async fn readers<G: Grain>(
+    act: &Arc<Activation<G>>,
+    g: &G,
+    first: Parcel<G::Service>,
+    batch: &mut Batch<G>,
+) -> bool {
+    let mut open = FuturesUnordered::new();
+    open.push(read_turn(act, g, first));
+    let mut panicked = false;
+    poll_fn(|cx| {
+        loop {
+            match open.poll_next_unpin(cx) {
+                Poll::Ready(Some(p)) => panicked |= p,
+                Poll::Ready(None) => return Poll::Ready(()),
+                Poll::Pending => {
+                    if panicked {
+                        return Poll::Pending;
+                    }
+                    let room = OPEN_READERS.saturating_sub(open.len());
+                    let joining = join(act, batch, room, cx.waker());
+                    if joining.is_empty() {
+                        return Poll::Pending;
+                    }
+                    for parcel in joining {
+                        open.push(read_turn(act, g, parcel));
+                    }
+                }
+            }
+        }
+    })
+    .await;
+    act.no_more_readers();
+    panicked
+}
+
+async fn read_turn<G: Grain>(act: &Arc<Activation<G>>, g: &G, parcel: Parcel<G::Service>) -> bool {
+    let name = G::Service::info(&parcel.msg).name;
+    let ctx = Ctx::new(act.clone(), parcel.head, true);
+    match caught(G::Service::read(g, &ctx, parcel.msg)).await {
+        Ok(()) => false,
+        Err(panic) => {
+            answer_panic(act, panic, name);
+            true
+        }
+    }
+}
+
+/// Shared turns that may join those under way: from the front of the mailbox up to the first exclusive
+/// one, and calls of chains that this grain waits in (they would wait for themselves behind a writer).
+fn join<G: Grain>(
+    act: &Arc<Activation<G>>,
+    batch: &mut Batch<G>,
+    room: usize,
+    waker: &Waker,
+) -> Vec<Parcel<G::Service>> {
+    let shared = |p: &Parcel<G::Service>| G::Service::info(&p.msg).shared;
+    let reentrant =
+        |p: &Parcel<G::Service>| shared(p) && is_reentrant(&p.head.chain, act.host.ty.as_str(), &act.key);
+    let all = !act.has_system();
+    let mut taken = Vec::new();
+    while all && taken.len() < room && batch.front().is_some_and(shared) {
+        taken.extend(batch.pop_front());
+    }
+    let mut at = 0;
+    while at < batch.len() {
+        if reentrant(&batch[at]) { taken.extend(batch.remove(at)) } else { at += 1 }
+    }
+    let all = all && batch.is_empty();
+    taken.extend(act.more_readers(waker, |queue| {
+        let front = if all { queue.iter().take(room).take_while(|p| shared(p)).count() } else { 0 };
+        let mut joining: Vec<_> = queue.drain(..front).collect();
+        if queue.iter().any(reentrant) {
+            joining.extend(queue.extract_if(.., |p| reentrant(p)));
+        }
+        joining
+    }));
+    let mut admitted = Vec::with_capacity(taken.len());
+    for parcel in taken {
+        match admit(act, parcel, &LastTurn::default()) {
+            Admitted::Yes(parcel, now) => {
+                act.mark_turn(G::Service::info(&parcel.msg).id, now, true);
+                admitted.push(parcel);
+            }
+            Admitted::Answered => {}
+            Admitted::End(_, parcel) => batch.push_front(parcel),
+        }
+    }
+    admitted
+}
+
+// ---------------------------------------------------------------- system lane
+
+async fn system_lane<G: Grain>(act: &Arc<Activation<G>>, g: &mut G) -> Result<(), EndReason> {
+    let mut items = act.take_system();
+    while let Some(item) = items.pop_front() {
+        if let Err(end) = system_item(act, g, item).await {
+            for item in items {
+                if let System::End(_, guard) = item {
+                    act.keep_guard(guard);
+                }
+            }
+            return Err(end);
+        }
+    }
+    Ok(())
+}
+
+async fn system_item<G: Grain>(
+    act: &Arc<Activation<G>>,
+    g: &mut G,
+    item: System<G>,
+) -> Result<(), EndReason> {
+    match item {
+        System::End(reason, guard) => {
+            act.keep_guard(guard);
+            Err(reason)
+        }
+        System::Collect => {
+            let now = act.host.deps.ms(act.host.deps.clock.boottime());
+            let idle = act.host.idle_ms.is_some_and(|idle| act.may_be_collected(now, idle));
+            if idle && act.standing() == Standing::Valid { Err(EndReason::Idle) } else { Ok(()) }
+        }
+        System::Flush => {
+            act.flush_fired();
+            may_start(act).await?;
+            saving::flush(act, g).await.map_err(|_| EndReason::SaveFailed)
+        }
+        System::WorkPanicked(panic) => {
+            answer_panic(act, panic, "(spawned work)");
+            Err(EndReason::Panicked)
+        }
+        System::Continue(work) => background_turn(act, g, work).await,
+        System::Tick(id) => {
+            let Some(fire) = act.timer_due(id) else { return Ok(()) };
+            let turn = background_turn(act, g, Box::new(move |g, ctx| fire(g, ctx))).await;
+            act.rearm(id);
+            turn
+        }
+    }
+}
+
+/// A turn that nobody called for: runs when the session is valid, saves what it changed.
+async fn background_turn<G: Grain>(
+    act: &Arc<Activation<G>>,
+    g: &mut G,
+    work: crate::activation::Work<G>,
+) -> Result<(), EndReason> {
+    may_start(act).await?;
+    let now = act.host.deps.clock.boottime();
+    act.mark_turn(MethodId(0), now, false);
+    let ctx = Ctx::new(act.clone(), Head::background(now, act.host.deps.fresh_request()), false);
+    let ran = caught(work(g, &ctx)).await;
+    act.between_turns();
+    if let Err(panic) = ran {
+        answer_panic(act, panic, "(timer or continuation)");
+        return Err(EndReason::Panicked);
+    }
+    if act.is_broken() {
+        return Err(EndReason::SaveFailed);
+    }
+    saving::settle(act, g, ctx.deadline()).await.map_err(|_| EndReason::SaveFailed)
+}
+
+/// No turn starts in a frozen session: waits for what becomes of it.
+async fn may_start<G: Grain>(act: &Activation<G>) -> Result<(), EndReason> {
+    if act.may_leave(BootTime::NEVER).await { Ok(()) } else { Err(lost(act)) }
+}
+
+// ---------------------------------------------------------------- panics
+
+/// Logs a panic and answers the callers it left behind: after the exit check, like any other output.
+pub(crate) fn answer_panic<G: Grain>(act: &Activation<G>, panic: Panic, what: &'static str) {
+    let deps = &act.host.deps;
+    let id = deps.entropy.next_u64();
+    let said = said(&*panic.payload);
+    tracing::error!(grain = %act.id(), turn = what, id = format!("{id:016x}"), said, "grain panicked; its activation ends");
+    deps.counters.panics.add(1);
+    let kind = match act.standing() {
+        Standing::Valid => ErrorKind::Panicked { id },
+        Standing::Frozen | Standing::Ended => {
+            deps.counters.fenced_outputs.add(1);
+            ErrorKind::Unknown { why: "the turn panicked after its lease had ended".into() }
+        }
+    };
+    for orphan in panic.orphans {
+        orphan(PlatformError::new(kind.clone()).at(&act.id()));
+    }
+}
+
+/// What a panic said.
+pub(crate) fn said(payload: &(dyn std::any::Any + Send)) -> &str {
+    payload
+        .downcast_ref::<&'static str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("(a panic without a message)")
+}
