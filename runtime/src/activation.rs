@@ -15,7 +15,7 @@ use std::{
 
 use futures::future::AbortHandle;
 use millet_core::{
-    BootTime, BoxFuture, Epoch, GrainId, Grant, Key, MethodId, SessionId, SessionLease, ShardId, store::Token,
+    BootTime, BoxFuture, Epoch, GrainId, Grant, Key, MethodId, SessionLease, ShardId, store::Token,
 };
 use millet_directory::Claim;
 use parking_lot::Mutex;
@@ -87,45 +87,39 @@ pub(crate) struct Activation<G: Grain> {
     turn: AtomicU64,
     /// When it was last called, in milliseconds since the runtime's start.
     last_used: AtomicU32,
-    flags: AtomicU8,
-    inner: Mutex<Inner<G>>,
+    pub(crate) flags: AtomicU8,
+    pub(crate) inner: Mutex<Inner<G>>,
 }
 
 /// No turn is under way.
 const BETWEEN: u64 = 0;
 
 /// Something waits in the system lane.
-const SYSTEM: u8 = 1;
-/// Its right has gone: nothing starts, nothing leaves, whatever its session says.
-const REVOKED: u8 = 2;
-/// A save failed (R3): it ends after this turn.
-const BROKEN: u8 = 4;
-/// It asked to end when idle.
-const QUIT: u8 = 8;
+pub(crate) const SYSTEM: u8 = 1;
 
-struct Inner<G: Grain> {
+pub(crate) struct Inner<G: Grain> {
     grain: Option<Box<G>>,
     queue: Vec<Parcel<G::Service>>,
-    phase: Phase,
-    cold: Option<Box<Cold<G>>>,
+    pub(crate) phase: Phase,
+    pub(crate) cold: Option<Box<Cold<G>>>,
 }
 
 /// What most idle activations do not have.
-struct Cold<G: Grain> {
+pub(crate) struct Cold<G: Grain> {
     system: VecDeque<System<G>>,
     reader_wake: Option<Waker>,
-    work: HashMap<u32, AbortHandle>,
-    timers: HashMap<u32, Timer<G>>,
+    pub(crate) work: HashMap<u32, AbortHandle>,
+    pub(crate) timers: HashMap<u32, Timer<G>>,
     next_id: u32,
-    flush_armed: bool,
+    pub(crate) flush_armed: bool,
     guards: Vec<EndGuard>,
-    no_work: Option<oneshot::Sender<()>>,
+    pub(crate) no_work: Option<oneshot::Sender<()>>,
 }
 
-struct Timer<G: Grain> {
-    fire: Fire<G>,
-    every: Option<Duration>,
-    armed: Option<TimerId>,
+pub(crate) struct Timer<G: Grain> {
+    pub(crate) fire: Fire<G>,
+    pub(crate) every: Option<Duration>,
+    pub(crate) armed: Option<TimerId>,
 }
 
 impl<G: Grain> Default for Cold<G> {
@@ -144,7 +138,7 @@ impl<G: Grain> Default for Cold<G> {
 }
 
 impl<G: Grain> Inner<G> {
-    fn cold(&mut self) -> &mut Cold<G> {
+    pub(crate) fn cold(&mut self) -> &mut Cold<G> {
         self.cold.get_or_insert_default()
     }
     fn go(&mut self, event: Event) {
@@ -168,17 +162,6 @@ pub(crate) enum NotTaken<G: Grain> {
     Gone(Parcel<G::Service>),
     /// The mailbox is full.
     Full(Parcel<G::Service>),
-}
-
-/// Whether the outputs of an activation may leave now. Always computed, never stored (R12).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Standing {
-    /// Its session is valid.
-    Valid,
-    /// Its session is past its local deadline and not known to be dead: wait (R4).
-    Frozen,
-    /// Its right has ended: outputs are dropped.
-    Ended,
 }
 
 /// What is left when both lanes were looked at.
@@ -433,219 +416,10 @@ impl<G: Grain> Activation<G> {
     pub(crate) fn take_queue(&self) -> Vec<Parcel<G::Service>> {
         std::mem::take(&mut self.inner.lock().queue)
     }
-
-    // ------------------------------------------------------------ fences
-
-    /// The entry and exit check, with a fresh clock read against its own session (R12).
-    pub(crate) fn standing(&self) -> Standing {
-        self.standing_at(self.host.deps.clock.boottime())
-    }
-
-    /// As `standing`; `now` was read just before.
-    pub(crate) fn standing_at(&self, now: BootTime) -> Standing {
-        let Some(born) = self.born.get() else { return Standing::Ended };
-        if self.flags.load(Ordering::Acquire) & REVOKED != 0 || born.session.is_dead() {
-            Standing::Ended
-        } else if born.session.valid_at(now) {
-            Standing::Valid
-        } else {
-            Standing::Frozen
-        }
-    }
-
-    /// Waits until an output may leave: false if its right has ended, or at `until` (R4).
-    pub(crate) async fn may_leave(&self, until: BootTime) -> bool {
-        loop {
-            match self.standing() {
-                Standing::Valid => return true,
-                Standing::Ended => return self.fenced(),
-                Standing::Frozen => {}
-            }
-            if self.host.deps.clock.boottime() >= until {
-                return self.fenced();
-            }
-            let Some(born) = self.born.get() else { return false };
-            self.host.deps.owners.until_valid(&born.session, until).await;
-        }
-    }
-
-    fn fenced(&self) -> bool {
-        self.host.deps.counters.fenced_outputs.add(1);
-        false
-    }
-
-    /// Its right has gone (dead session, higher grant seen): nothing of it starts or leaves from now on.
-    pub(crate) fn revoke(&self) {
-        self.flags.fetch_or(REVOKED, Ordering::AcqRel);
-        self.stop_off_turn();
-    }
-
-    fn is_revoked(&self) -> bool {
-        self.flags.load(Ordering::Acquire) & REVOKED != 0
-    }
-    pub(crate) fn break_down(&self) {
-        self.flags.fetch_or(BROKEN, Ordering::AcqRel);
-    }
-    pub(crate) fn is_broken(&self) -> bool {
-        self.flags.load(Ordering::Acquire) & BROKEN != 0
-    }
-    pub(crate) fn quit(&self) {
-        self.flags.fetch_or(QUIT, Ordering::AcqRel);
-    }
-    pub(crate) fn wants_to_quit(&self) -> bool {
-        self.flags.load(Ordering::Acquire) & QUIT != 0
-    }
-    pub(crate) fn session(&self) -> Option<SessionId> {
-        self.born.get().map(|b| b.session.id())
-    }
-
-    // ------------------------------------------------------------ off the turn
-
-    /// Stops timers and aborts spawned work.
-    pub(crate) fn stop_off_turn(&self) {
-        let (timers, work) = {
-            let mut inner = self.inner.lock();
-            let Some(cold) = inner.cold.as_mut() else { return };
-            let timers: Vec<_> = cold.timers.drain().filter_map(|(_, t)| t.armed).collect();
-            (timers, cold.work.values().cloned().collect::<Vec<_>>())
-        };
-        for t in timers {
-            self.host.deps.timers.cancel(t);
-        }
-        for w in work {
-            w.abort();
-        }
-    }
-
-    /// Resolves when no spawned work is left.
-    pub(crate) fn work_gone(&self) -> Option<oneshot::Receiver<()>> {
-        let mut inner = self.inner.lock();
-        let cold = inner.cold.as_mut().filter(|c| !c.work.is_empty())?;
-        let (tx, rx) = oneshot::channel();
-        cold.no_work = Some(tx);
-        Some(rx)
-    }
-
-    pub(crate) fn add_work(&self, handle: AbortHandle) -> Option<u32> {
-        let mut inner = self.inner.lock();
-        if matches!(inner.phase, Phase::Draining | Phase::Gone) || self.is_revoked() {
-            return None;
-        }
-        let cold = inner.cold();
-        if cold.work.len() >= OFF_TURN {
-            return None;
-        }
-        let id = cold.fresh_id();
-        cold.work.insert(id, handle);
-        Some(id)
-    }
-
-    pub(crate) fn remove_work(&self, id: u32) {
-        let mut inner = self.inner.lock();
-        let Some(cold) = inner.cold.as_mut() else { return };
-        cold.work.remove(&id);
-        let waiter = if cold.work.is_empty() { cold.no_work.take() } else { None };
-        drop(inner);
-        drop(waiter);
-    }
-
-    pub(crate) fn add_timer(
-        self: &Arc<Self>,
-        after: Duration,
-        every: Option<Duration>,
-        fire: Fire<G>,
-    ) -> Option<u32> {
-        let id = {
-            let mut inner = self.inner.lock();
-            if matches!(inner.phase, Phase::Draining | Phase::Gone) {
-                return None;
-            }
-            let cold = inner.cold();
-            if cold.timers.len() >= OFF_TURN {
-                return None;
-            }
-            let id = cold.fresh_id();
-            cold.timers.insert(id, Timer { fire, every, armed: None });
-            id
-        };
-        self.arm(id, after);
-        Some(id)
-    }
-
-    fn arm(self: &Arc<Self>, id: u32, after: Duration) {
-        let weak = Arc::downgrade(self);
-        let job = Box::new(move || {
-            if let Some(act) = weak.upgrade() {
-                act.push_system(System::Tick(id));
-            }
-        });
-        let armed = self.host.deps.timers.after(after, job);
-        let orphan = {
-            let mut inner = self.inner.lock();
-            match inner.cold.as_mut().and_then(|c| c.timers.get_mut(&id)) {
-                Some(t) => {
-                    t.armed = Some(armed);
-                    None
-                }
-                None => Some(armed),
-            }
-        };
-        if let Some(t) = orphan {
-            self.host.deps.timers.cancel(t);
-        }
-    }
-
-    /// What a due timer runs; `None` if it was cancelled meanwhile.
-    pub(crate) fn timer_due(&self, id: u32) -> Option<Fire<G>> {
-        let mut inner = self.inner.lock();
-        let cold = inner.cold.as_mut()?;
-        let timer = cold.timers.get_mut(&id)?;
-        timer.armed = None;
-        let fire = timer.fire.clone();
-        if timer.every.is_none() {
-            cold.timers.remove(&id);
-        }
-        Some(fire)
-    }
-
-    /// Arms a periodic timer again, after its turn: firings never pile up.
-    pub(crate) fn rearm(self: &Arc<Self>, id: u32) {
-        let every = self.inner.lock().cold.as_ref().and_then(|c| c.timers.get(&id)).and_then(|t| t.every);
-        if let Some(every) = every {
-            self.arm(id, every);
-        }
-    }
-
-    pub(crate) fn cancel_timer(&self, id: u32) {
-        let armed = self.inner.lock().cold.as_mut().and_then(|c| c.timers.remove(&id)).and_then(|t| t.armed);
-        if let Some(t) = armed {
-            self.host.deps.timers.cancel(t);
-        }
-    }
-
-    /// Arranges for a flush of write-behind states, once.
-    pub(crate) fn arm_flush(self: &Arc<Self>, after: Duration) {
-        if std::mem::replace(&mut self.inner.lock().cold().flush_armed, true) {
-            return;
-        }
-        let weak = Arc::downgrade(self);
-        let job = Box::new(move || {
-            if let Some(act) = weak.upgrade() {
-                act.push_system(System::Flush);
-            }
-        });
-        self.host.deps.timers.after(after, job);
-    }
-
-    pub(crate) fn flush_fired(&self) {
-        if let Some(cold) = self.inner.lock().cold.as_mut() {
-            cold.flush_armed = false;
-        }
-    }
 }
 
 impl<G: Grain> Cold<G> {
-    fn fresh_id(&mut self) -> u32 {
+    pub(crate) fn fresh_id(&mut self) -> u32 {
         self.next_id = self.next_id.wrapping_add(1);
         self.next_id
     }
@@ -656,20 +430,5 @@ impl<G: Grain> Cold<G> {
             && self.guards.is_empty()
             && !self.flush_armed
             && self.no_work.is_none()
-    }
-}
-
-/// An activation without its type: what its outputs are checked against after they have left the turn.
-pub(crate) trait Fence: Send + Sync {
-    fn now(&self) -> Standing;
-    fn leave(self: Arc<Self>, until: BootTime) -> BoxFuture<'static, bool>;
-}
-
-impl<G: Grain> Fence for Activation<G> {
-    fn now(&self) -> Standing {
-        self.standing()
-    }
-    fn leave(self: Arc<Self>, until: BootTime) -> BoxFuture<'static, bool> {
-        Box::pin(async move { self.may_leave(until).await })
     }
 }

@@ -12,9 +12,11 @@ use crate::{Grain, activation::Activation};
 /// Parts with a lock each; a sweep looks at a few at a time.
 pub(crate) const PARTS: usize = 256;
 
+type Part<G> = Mutex<HashTable<Arc<Activation<G>>>>;
+
 pub(crate) struct Catalog<G: Grain> {
     type_id: u64,
-    parts: Box<[Mutex<HashTable<Arc<Activation<G>>>>]>,
+    parts: Box<[Part<G>]>,
 }
 
 impl<G: Grain> Catalog<G> {
@@ -27,7 +29,7 @@ impl<G: Grain> Catalog<G> {
     }
 
     /// Neither the bits that the table probes with nor those it tags with choose the part.
-    fn part(&self, hash: u64) -> &Mutex<HashTable<Arc<Activation<G>>>> {
+    fn part(&self, hash: u64) -> &Part<G> {
         &self.parts[(hash >> 40) as usize % PARTS]
     }
 

@@ -18,8 +18,9 @@ use millet_core::{
 
 use crate::{
     Grain, GrainRef, Hosted, Reply,
-    activation::{Activation, Born, Fence, Standing, System, Work},
+    activation::{Activation, Born, System, Work},
     create::find_resource,
+    fence::{Fence, Standing},
     origin::Origin,
     parcel::Head,
     saving,

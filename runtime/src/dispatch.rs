@@ -73,7 +73,7 @@ fn accept<G: Grain>(
     let context = (!context.is_empty()).then_some(context);
     let head = Head { deadline, request, chain, context, one_way };
     let parcel = Parcel { head, msg, bounce: <G::Service as Hosted>::reject };
-    host.deliver(&target.key, parcel, FirstPoll::Spawned, Activate::Yes).map_err(|(not, _)| match not {
+    host.deliver(&target.key, parcel, FirstPoll::Spawned, Activate::Yes).map_err(|back| match back.0 {
         NotDelivered::Elsewhere => ErrorKind::Fenced,
         NotDelivered::Refused(kind) => kind,
     })?;

@@ -69,6 +69,9 @@ pub(crate) enum NotDelivered {
     Refused(ErrorKind),
 }
 
+/// A message that was not taken, and why.
+pub(crate) type Undelivered<S> = Box<(NotDelivered, Parcel<S>)>;
+
 /// The way to grains of a service on this node, blind to the type that implements them.
 pub(crate) trait Deliver<S: Hosted>: Send + Sync {
     fn ty(&self) -> &GrainType;
@@ -78,7 +81,7 @@ pub(crate) trait Deliver<S: Hosted>: Send + Sync {
         parcel: Parcel<S>,
         poll: FirstPoll,
         activate: Activate,
-    ) -> Result<(), (NotDelivered, Parcel<S>)>;
+    ) -> Result<(), Undelivered<S>>;
     fn blocker(&self, key: &Key) -> Option<Blocker>;
 }
 
@@ -130,8 +133,8 @@ impl<G: Grain> Host<G> {
 
     /// Gives a message that has not run to the next activation.
     pub(crate) fn redeliver(&self, key_of: &Activation<G>, parcel: Parcel<G::Service>) {
-        if let Err((not, parcel)) = self.deliver_here(&key_of.key, parcel, FirstPoll::Spawned, Activate::Yes)
-        {
+        if let Err(back) = self.deliver_here(&key_of.key, parcel, FirstPoll::Spawned, Activate::Yes) {
+            let (not, parcel) = *back;
             let kind = match not {
                 NotDelivered::Elsewhere => ErrorKind::Fenced,
                 NotDelivered::Refused(kind) => kind,
@@ -146,13 +149,13 @@ impl<G: Grain> Host<G> {
         mut parcel: Parcel<G::Service>,
         poll: FirstPoll,
         activate: Activate,
-    ) -> Result<(), (NotDelivered, Parcel<G::Service>)> {
+    ) -> Result<(), Undelivered<G::Service>> {
         loop {
             let act = match self.catalog.find(key) {
                 Some(act) => act,
                 None => match self.make(key, activate) {
                     Ok(act) => act,
-                    Err(not) => return Err((not, parcel)),
+                    Err(not) => return Err(Box::new((not, parcel))),
                 },
             };
             match act.push(parcel, poll) {
@@ -165,7 +168,7 @@ impl<G: Grain> Host<G> {
                     self.deps.counters.overloaded.add(1);
                     let what = format!("the mailbox of {} holds {} messages", act.id(), self.options.mailbox);
                     let kind = ErrorKind::Overloaded { retry_after: Duration::from_millis(100), what };
-                    return Err((NotDelivered::Refused(kind), back));
+                    return Err(Box::new((NotDelivered::Refused(kind), back)));
                 }
             }
         }
@@ -297,7 +300,7 @@ impl<G: Grain> Deliver<G::Service> for Host<G> {
         parcel: Parcel<G::Service>,
         poll: FirstPoll,
         activate: Activate,
-    ) -> Result<(), (NotDelivered, Parcel<G::Service>)> {
+    ) -> Result<(), Undelivered<G::Service>> {
         self.deliver_here(key, parcel, poll, activate)
     }
     fn blocker(&self, key: &Key) -> Option<Blocker> {

@@ -10,8 +10,9 @@ use millet_directory::Claim;
 
 use crate::{
     Create, Ctx, EndReason, Grain,
-    activation::{Activation, Born, Standing},
+    activation::{Activation, Born},
     create::CannotCreate,
+    fence::Standing,
     parcel::{Head, Parcel},
     persistent::Slot,
     phase::Event,

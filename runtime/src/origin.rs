@@ -1,14 +1,17 @@
 //! The turn that a call comes from: what nested calls inherit, and the fence their outputs pass.
 
 use std::sync::{
-    Arc, Weak,
+    Weak,
     atomic::{AtomicU32, Ordering},
 };
 
 use millet_core::{BootTime, Chain, Epoch, GrainId, RequestId, Sender, SessionId, hash::grain_hash};
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::activation::{Fence, Standing};
+use crate::{
+    fence::{Fence, Standing},
+    parcel::Context,
+};
 
 pub(crate) struct Origin {
     pub(crate) grain: GrainId,
@@ -16,7 +19,7 @@ pub(crate) struct Origin {
     pub(crate) request: RequestId,
     /// The grain itself is its last frame.
     pub(crate) chain: Chain,
-    pub(crate) context: Option<Arc<Vec<(String, String)>>>,
+    pub(crate) context: Option<Context>,
     pub(crate) session: SessionId,
     pub(crate) epoch: Epoch,
     pub(crate) fence: Weak<dyn Fence>,

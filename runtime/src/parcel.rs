@@ -7,6 +7,9 @@ use millet_core::{BootTime, Chain, ErrorKind, GrainId, PlatformError, RequestId,
 
 use crate::Hosted;
 
+/// Request context.
+pub(crate) type Context = Arc<Vec<(String, String)>>;
+
 /// What rides along with a message.
 #[derive(Clone)]
 pub(crate) struct Head {
@@ -15,7 +18,7 @@ pub(crate) struct Head {
     pub(crate) request: RequestId,
     pub(crate) chain: Chain,
     /// `None` where it is empty.
-    pub(crate) context: Option<Arc<Vec<(String, String)>>>,
+    pub(crate) context: Option<Context>,
     /// Nobody waits for a reply.
     pub(crate) one_way: bool,
 }

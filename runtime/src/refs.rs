@@ -11,12 +11,12 @@ use tokio::sync::oneshot;
 
 use crate::{
     Hosted, HostedMethod, Reply,
-    activation::Standing,
     deps::Deps,
     dispatch::{Heard, hear, late, name, unanswered},
+    fence::Standing,
     host::{Activate, Deliver, NotDelivered},
     origin::Origin,
-    parcel::{FirstPoll, Head, Parcel, check_chain},
+    parcel::{Context, FirstPoll, Head, Parcel, check_chain},
     service::{Answer, bounce},
 };
 
@@ -140,8 +140,8 @@ impl<S: Hosted> GrainRef<S> {
         let (tx, mut rx) = oneshot::channel();
         let parcel =
             Parcel { head: head.clone(), msg: M::into_msg(args, Reply::caller(tx)), bounce: bounce::<M> };
-        if let Err((not, parcel)) = host.deliver(&grain.key, parcel, FirstPoll::Inline, Activate::IfPreferred)
-        {
+        if let Err(back) = host.deliver(&grain.key, parcel, FirstPoll::Inline, Activate::IfPreferred) {
+            let (not, parcel) = *back;
             return match (not, M::from_msg(parcel.msg)) {
                 (NotDelivered::Elsewhere, Ok((args, _reply))) => Err(args),
                 (NotDelivered::Refused(kind), _) => Ok(Err(PlatformError::new(kind).into())),
@@ -202,10 +202,12 @@ impl<S: Hosted> GrainRef<S> {
                 };
                 match host.deliver(&grain.key, parcel, FirstPoll::Spawned, Activate::IfPreferred) {
                     Ok(()) => return Ok(()),
-                    Err((NotDelivered::Refused(kind), _)) => return Err(PlatformError::new(kind).at(grain)),
-                    Err((NotDelivered::Elsewhere, parcel)) => match M::from_msg(parcel.msg) {
-                        Ok((args, _)) => args,
-                        Err(_) => return Err(PlatformError::new(unanswered()).at(grain)),
+                    Err(back) => match *back {
+                        (NotDelivered::Refused(kind), _) => return Err(PlatformError::new(kind).at(grain)),
+                        (NotDelivered::Elsewhere, parcel) => match M::from_msg(parcel.msg) {
+                            Ok((args, _)) => args,
+                            Err(_) => return Err(PlatformError::new(unanswered()).at(grain)),
+                        },
                     },
                 }
             }
@@ -296,10 +298,7 @@ impl<S: Hosted> GrainRef<S> {
 }
 
 /// The caller's context with this reference's entries over it, within the limits.
-fn merged(
-    inherited: Option<&Arc<Vec<(String, String)>>>,
-    own: &[(String, String)],
-) -> Result<Option<Arc<Vec<(String, String)>>>, ErrorKind> {
+fn merged(inherited: Option<&Context>, own: &[(String, String)]) -> Result<Option<Context>, ErrorKind> {
     if own.is_empty() {
         return Ok(inherited.cloned());
     }

@@ -16,7 +16,8 @@ use millet_core::{BootTime, ErrorKind, MethodId, PlatformError, limits};
 
 use crate::{
     Ctx, Dispatch, EndReason, Grain, Hosted,
-    activation::{Activation, Next, Standing, System},
+    activation::{Activation, Next, System},
+    fence::Standing,
     life,
     parcel::{Blocker, FirstPoll, Head, Parcel, is_reentrant},
     saving,

@@ -14,7 +14,8 @@ use millet_core::{
 
 use crate::{
     Ctx, Grain, Persistent, Storable,
-    activation::{Activation, Born, Standing},
+    activation::{Activation, Born},
+    fence::Standing,
     persistent::{Field, Mode, Persist, Slot},
 };
 

@@ -37,15 +37,16 @@ pub trait Hosted: Service {
     fn reject(msg: Self::Msg, error: PlatformError);
 }
 
+/// Arguments and reply of a call, or the message if it is of another method.
+pub type Unwrapped<M> = Result<(<M as Method>::Args, Reply<M>), <<M as Method>::Service as Hosted>::Msg>;
+
 /// A method of a hosted service: how its message is put together and taken apart again.
 pub trait HostedMethod: Method<Service: Hosted> {
     /// Wraps arguments and reply into the message enum.
     fn into_msg(args: Self::Args, reply: Reply<Self>) -> <Self::Service as Hosted>::Msg;
     /// Takes back what `into_msg` wrapped (for a resend elsewhere); the message itself if it is of
     /// another method.
-    fn from_msg(
-        msg: <Self::Service as Hosted>::Msg,
-    ) -> Result<(Self::Args, Reply<Self>), <Self::Service as Hosted>::Msg>;
+    fn from_msg(msg: <Self::Service as Hosted>::Msg) -> Unwrapped<Self>;
 }
 
 /// Runs messages on a grain. Generated as `impl<G: PlayerGrain> Dispatch<G> for Player`, which the
