@@ -156,6 +156,35 @@ impl ErrorKind {
         matches!(self, Self::Moved { .. } | Self::Fenced)
     }
 
+    /// One of each kind, with every field set: tables over all kinds are tested against this.
+    pub fn one_of_each() -> Vec<Self> {
+        let retry_after = Duration::from_millis(1_500);
+        let text = |s: &str| s.to_owned();
+        vec![
+            Self::Moved {
+                holder: Some(SessionId(7)),
+                node: Some(NodeId(3)),
+                grant: Some(Grant { generation: 1, index: 9 }),
+            },
+            Self::Fenced,
+            Self::Unauthenticated,
+            Self::PermissionDenied { method: text("Player.AddGold") },
+            Self::Unavailable { what: text("no quorum") },
+            Self::Overloaded { retry_after, what: text("mailbox") },
+            Self::DeadlineExceeded { blocker: Some(text("Rank/gold report for 3s")) },
+            Self::Unknown { why: text("link lost") },
+            Self::CallCycle { chain: text("A/1 -> B/2 -> A/1") },
+            Self::NoSuchGrain { ty: text("Hero"), known: text("Player, Rank") },
+            Self::NoSuchMethod { method: text("Player.Fly") },
+            Self::BadKey { why: text("empty") },
+            Self::BadArgument { why: text("field gold: negative") },
+            Self::TooLarge { what: text("arguments of 9 bytes"), limit: 8 },
+            Self::Panicked { id: 0xfeed },
+            Self::ActivateFailed { why: text("store said no") },
+            Self::Quarantined { retry_after },
+        ]
+    }
+
     /// The name in docs/errors.md and on the wire.
     pub fn name(&self) -> &'static str {
         match self {
@@ -353,5 +382,36 @@ impl fmt::Display for AppError {
             Self::Refusal(r) => r.fmt(f),
             Self::Encoded(b) => write!(f, "an application error of {} bytes", b.len()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A new kind must be added to the match (or this does not compile) and to `one_of_each`.
+    #[test]
+    fn one_of_each_kind_is_one_of_each() {
+        let number = |kind: &ErrorKind| match kind {
+            ErrorKind::Moved { .. } => 0,
+            ErrorKind::Fenced => 1,
+            ErrorKind::Unauthenticated => 2,
+            ErrorKind::PermissionDenied { .. } => 3,
+            ErrorKind::Unavailable { .. } => 4,
+            ErrorKind::Overloaded { .. } => 5,
+            ErrorKind::DeadlineExceeded { .. } => 6,
+            ErrorKind::Unknown { .. } => 7,
+            ErrorKind::CallCycle { .. } => 8,
+            ErrorKind::NoSuchGrain { .. } => 9,
+            ErrorKind::NoSuchMethod { .. } => 10,
+            ErrorKind::BadKey { .. } => 11,
+            ErrorKind::BadArgument { .. } => 12,
+            ErrorKind::TooLarge { .. } => 13,
+            ErrorKind::Panicked { .. } => 14,
+            ErrorKind::ActivateFailed { .. } => 15,
+            ErrorKind::Quarantined { .. } => 16,
+        };
+        let numbers: Vec<i32> = ErrorKind::one_of_each().iter().map(number).collect();
+        assert_eq!(numbers, (0..=16).collect::<Vec<_>>());
     }
 }

@@ -16,6 +16,9 @@ pub trait Service: Sized + Send + Sync + 'static {
     /// Contract-first interfaces: the protobuf `FileDescriptorSet` (with imports) that holds the service
     /// [`Service::NAME`]. `None`: Rust-first, arguments and results are named-field MessagePack.
     const DESCRIPTORS: Option<&'static [u8]> = None;
+    /// Rust-first interfaces: the argument names of each method, as [`Service::METHODS`] has them, so that
+    /// callers by name are told of a field that does not exist.
+    const ARGUMENTS: &'static [&'static [&'static str]] = &[];
 }
 
 /// What is known of an interface without its types: for the gateway's registry.
@@ -29,12 +32,20 @@ pub struct ServiceInfo {
     pub methods: &'static [MethodInfo],
     /// [`Service::DESCRIPTORS`].
     pub descriptors: Option<&'static [u8]>,
+    /// [`Service::ARGUMENTS`].
+    pub arguments: &'static [&'static [&'static str]],
 }
 
 impl ServiceInfo {
     /// The facts of `S`.
     pub const fn of<S: Service>() -> Self {
-        Self { name: S::NAME, keys: S::KEYS, methods: S::METHODS, descriptors: S::DESCRIPTORS }
+        Self {
+            name: S::NAME,
+            keys: S::KEYS,
+            methods: S::METHODS,
+            descriptors: S::DESCRIPTORS,
+            arguments: S::ARGUMENTS,
+        }
     }
 }
 

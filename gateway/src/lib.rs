@@ -1,1 +1,25 @@
-//! (being written)
+//! Callers from outside the cluster, without their types: the dynamic gRPC service, calls by name with
+//! JSON, reflection and health, and the repair of what tonic answers differently from the gRPC table.
+//!
+//! Calls leave through `core::Caller`; this crate finds no grain and runs no turn. A server mounts
+//! [`router`] on its API listener.
+
+mod api;
+mod frame;
+mod health;
+mod interfaces;
+mod json;
+mod json_caller;
+mod prompt;
+mod repair;
+mod router;
+mod timeout;
+mod validate;
+
+pub use api::{API_BYTES, API_CALLS, Api};
+pub use health::Health;
+pub use interfaces::{Interface, InterfaceError, Interfaces};
+pub use json_caller::{JsonCall, JsonCaller};
+pub use prompt::{FIRST_BYTES, Prompt};
+pub use repair::{Repair, Repaired};
+pub use router::router;

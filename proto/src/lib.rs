@@ -7,6 +7,7 @@ pub mod common;
 pub mod meta;
 pub mod peer;
 pub mod state;
+pub mod status;
 
 /// Generated messages and services.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]

@@ -30,7 +30,7 @@ fn service(i: &Interface) -> TokenStream {
     });
     let lines =
         if i.docs.is_empty() { vec![format!("The grain interface `{name}`.")] } else { i.docs.clone() };
-    let docs = docs(&lines);
+    let (docs, arguments) = (docs(&lines), arguments(i));
     quote! {
         #docs
         #allow
@@ -42,8 +42,25 @@ fn service(i: &Interface) -> TokenStream {
             const KEYS: #root::rt::KeyKind = #root::rt::KeyKind::#keys;
             const METHODS: &'static [#root::rt::MethodInfo] = &[#(<#infos as #root::rt::Method>::INFO),*];
             #descriptors
+            #arguments
         }
     }
+}
+
+/// The argument names of every method: what a caller by name may send.
+fn arguments(i: &Interface) -> Option<TokenStream> {
+    if i.encoding == Encoding::Protobuf {
+        return None;
+    }
+    let names = i.methods.iter().map(|m| {
+        let fields = match &m.args {
+            Args::Message(_) => &[][..],
+            Args::Fields(fields) => fields,
+        };
+        let names = fields.iter().map(|(n, _)| n.to_string().trim_start_matches("r#").to_owned());
+        quote!(&[#(#names),*])
+    });
+    Some(quote!(const ARGUMENTS: &'static [&'static [&'static str]] = &[#(#names),*];))
 }
 
 /// One type per method, and for Rust-first interfaces the struct of its arguments.
