@@ -58,9 +58,19 @@ pub(crate) fn error_to_json(error: &AppError) -> Value {
 
 fn message_from_json(ty: &MessageDescriptor, json: &str) -> Result<Bytes, String> {
     let mut input = serde_json::Deserializer::from_str(json);
-    let message = DynamicMessage::deserialize(ty.clone(), &mut input).map_err(|e| e.to_string())?;
+    let message = DynamicMessage::deserialize(ty.clone(), &mut input).map_err(|e| locate(ty, json, &e))?;
     input.end().map_err(|e| e.to_string())?;
     Ok(message.encode_to_vec().into())
+}
+
+/// The error with its path: only failures pay for finding it.
+fn locate(ty: &MessageDescriptor, json: &str, plain: &serde_json::Error) -> String {
+    let mut input = serde_json::Deserializer::from_str(json);
+    let mut track = serde_path_to_error::Track::new();
+    let tracked = serde_path_to_error::Deserializer::new(&mut input, &mut track);
+    let failed = DynamicMessage::deserialize(ty.clone(), tracked).is_err();
+    let path = track.path();
+    if failed && path.iter().len() > 0 { format!("field {path}: {plain}") } else { plain.to_string() }
 }
 
 /// Fields with default values are written too: `{}` would tell a reader nothing.
@@ -212,7 +222,8 @@ pub(crate) mod tests {
             (r#"{"forse": 1}"#, "forse"),
             (r#"{"spot": {"z": 1}}"#, "z"),
             (r#"{"at": "x", "spot": {}}"#, "aim"),
-            (r#"{"force": "many"}"#, "many"),
+            (r#"{"force": "many"}"#, "field force:"),
+            (r#"{"path": [{"x": 1}, {"x": "a"}]}"#, "field path[1].x:"),
             (r#"{"stance": "STANCE_SIDEWAYS"}"#, "STANCE_SIDEWAYS"),
             (r#"{"force": 1} x"#, "trailing"),
             ("[1]", "Strike"),
