@@ -14,5 +14,16 @@ pub use clock::{LeaderClock, Turn};
 pub use planner::Planner;
 pub use renewals::{ClosedSet, Offered, Proposal, Renewals};
 
+use crate::machine::{Command, Machine};
+
+/// Lease rows that one sweep looks at: a fraction of a millisecond of apply, so that no Tick waits for it.
+const SWEEP_ROWS: u32 = 4096;
+
+/// The sweep to propose, if rows of dead sessions are left; to be asked about ten times a second and
+/// only while nothing more urgent waits. Sweeping frees memory and nothing else.
+pub fn sweep(machine: &Machine) -> Option<Command> {
+    (machine.dead_rows() > 0).then_some(Command::Sweep { rows: SWEEP_ROWS })
+}
+
 #[cfg(test)]
 mod tests;

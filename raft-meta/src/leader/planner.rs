@@ -7,6 +7,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -37,21 +38,26 @@ pub struct Planner {
     evened: Option<BootTime>,
     /// Sessions that have not had their share of a type yet: only to them shards move at once.
     joining: BTreeSet<(u64, SessionId)>,
+    /// The ring last used: most types have the same nodes, and nodes change rarely.
+    ring: Arc<Ring>,
 }
 
 /// The sessions that may be chosen for a type: one per node, the newest.
 struct Chosen {
-    ring: Ring,
+    ring: Arc<Ring>,
     sessions: BTreeMap<NodeId, SessionId>,
 }
 
 impl Chosen {
-    fn of(machine: &Machine, ty: u64) -> Self {
+    fn of(machine: &Machine, ty: u64, last: &mut Arc<Ring>) -> Self {
         let fits =
             |s: &&Session| s.may_be_chosen() && machine.is_eligible(s, ty) && !machine.must_wait(s.node.id);
         let sessions: BTreeMap<_, _> = machine.sessions().filter(fits).map(|s| (s.node.id, s.id)).collect();
         let nodes: Vec<_> = sessions.keys().copied().collect();
-        Self { ring: Ring::new(&nodes), sessions }
+        if last.nodes() != nodes {
+            *last = Arc::new(Ring::new(&nodes));
+        }
+        Self { ring: last.clone(), sessions }
     }
     fn is(&self, session: SessionId) -> bool {
         self.sessions.values().any(|s| *s == session)
@@ -178,7 +184,7 @@ impl<'a> TypePlan<'a> {
         now: BootTime,
         planner: &'a mut Planner,
     ) -> Self {
-        let chosen = Chosen::of(machine, ty);
+        let chosen = Chosen::of(machine, ty, &mut planner.ring);
         let table = entry.shards().iter().map(|state| headed_for(machine, &chosen, *state)).collect();
         let revokes = planner.revoking.range((ty, ShardId(0))..=(ty, ShardId(u32::MAX))).count();
         Self { machine, ty, entry, now, planner, chosen, table, decided: BTreeSet::new(), revokes }

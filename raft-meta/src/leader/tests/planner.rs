@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use millet_core::{BootTime, NodeId, SessionId, limits, model::ShardState};
+use proptest::prelude::*;
 
 use crate::{
     leader::Planner,
@@ -247,4 +248,61 @@ fn revokes_under_way_are_bounded() {
     assert_eq!(plan.len(), limits::REVOKING_PER_TYPE);
     rig.decide(plan);
     assert!(planner.plan(&rig.machine, at(2)).is_empty());
+}
+
+/// Dead sessions' rows are swept in steps, until none is left and no sweep is asked for.
+#[test]
+fn sweeps_are_asked_for_until_no_dead_row_is_left() {
+    let mut rig = Rig::new();
+    let a = rig.join(1);
+    for n in 0..10_000 {
+        rig.granted(n, a);
+    }
+    assert_eq!(crate::leader::sweep(&rig.machine), None);
+    rig.op(Op::Close { session: a });
+    let mut sweeps = 0;
+    while let Some(command) = crate::leader::sweep(&rig.machine) {
+        rig.run(command);
+        sweeps += 1;
+    }
+    assert_eq!((rig.machine.lease_rows(), sweeps), (0, 3));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    /// Whatever joins, leaves, drains or dies, also half-way through a hand-over: the planner comes to
+    /// rest with every shard at a living member that may be chosen.
+    #[test]
+    fn r27_every_shard_ends_with_a_living_member(steps in prop::collection::vec((0u8..5, 0usize..6), 1..25)) {
+        let (mut rig, mut planner) = (Rig::new(), Planner::new());
+        let mut members = vec![rig.join(100)];
+        let mut now = 0;
+        for (n, (kind, who)) in steps.into_iter().enumerate() {
+            now += 1;
+            let session = members[who % members.len()];
+            match kind {
+                0 | 1 => members.push(rig.join(n as u64)),
+                2 if members.len() > 1 => {
+                    rig.op(Op::Close { session });
+                    members.retain(|m| *m != session);
+                }
+                3 if members.len() > 1 => {
+                    rig.op(Op::Drain { session });
+                    members.retain(|m| *m != session);
+                }
+                4 => {
+                    // One round without answers: revokes stay under way.
+                    let plan = planner.plan(&rig.machine, at(now));
+                    rig.decide(plan);
+                }
+                _ => settle(&mut rig, &mut planner, at(now)),
+            }
+        }
+        // Past every time for which something is left alone.
+        for wait in [60, 120, 180] {
+            settle(&mut rig, &mut planner, at(now + wait));
+        }
+        prop_assert!(owners(&rig).iter().all(|o| o.is_some_and(|s| members.contains(&s))), "{:?} {members:?}", owners(&rig));
+    }
 }
