@@ -117,6 +117,11 @@ impl SimDisk {
         self.0.lock().faults.off_in = Some(more);
     }
 
+    /// Whether the power is off.
+    pub fn is_off(&self) -> bool {
+        self.0.lock().faults.off
+    }
+
     /// Turns over one bit of a file, on the platter.
     ///
     /// # Panics

@@ -1,9 +1,24 @@
 //! The Raft log: what must be durable before a member answers. One log serves all groups of a member,
 //! so that one `fdatasync` commits for all of them.
 
+mod error;
+mod index;
+mod queue;
+mod record;
+mod recover;
+mod segment;
+mod wal;
+mod writer;
+
 use std::{io, ops::Range};
 
 use bytes::Bytes;
+
+pub use self::{
+    error::LogError,
+    recover::TornTail,
+    wal::{OnFatal, Wal, WalOptions},
+};
 
 /// A Raft group on this member: 0 `meta`, 1 `state`; more when leases and state are split.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
