@@ -1,5 +1,7 @@
 //! The Raft log on a disk that forgets and on the real one: what it keeps, what it refuses (R20).
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod real;
 
 use std::{
