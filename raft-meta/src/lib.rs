@@ -7,11 +7,18 @@
 //! - `raft`: the only place that names openraft.
 //! - `leader`, `service`, `client`: what a leader does, what members serve, how nodes ask.
 
+pub mod client;
 pub mod group;
+pub mod identity;
 pub mod leader;
 pub mod log;
 pub mod machine;
+mod member;
 mod raft;
+mod service;
+
+pub use member::{Engine, Member, MemberError, MemberOptions};
+pub use service::Services;
 
 /// Makes a connection to an address, lazily and with the caller's transport settings (`tcp_nodelay`
 /// among them). Called within the runtime that will carry it.

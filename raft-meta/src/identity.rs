@@ -1,0 +1,327 @@
+//! Who a data directory belongs to: a small checksummed file, and a lock so that no second process uses
+//! it. Ids live here, never in host names or ordinals.
+
+use std::{
+    fmt::Write as _,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use millet_core::{
+    NodeId,
+    world::{Disk, Entropy},
+};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::machine::Secret;
+
+/// The identity file's format.
+const FORMAT: u32 = 1;
+/// The identity file's name.
+const FILE: &str = "identity";
+
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// Another process has it.
+    #[error(
+        "data directory {dir} is locked by process {process}; stop that process or use another directory"
+    )]
+    Locked {
+        /// The directory.
+        dir: PathBuf,
+        /// The process, as far as known.
+        process: String,
+    },
+    /// It belongs to another cluster.
+    #[error(
+        "data directory {dir} belongs to cluster {found}, not to cluster {wanted}; use the directory of this cluster, or an empty one"
+    )]
+    OtherCluster {
+        /// The directory.
+        dir: PathBuf,
+        /// Its cluster.
+        found: String,
+        /// The cluster it was to serve.
+        wanted: String,
+    },
+    /// The identity file cannot be read.
+    #[error(
+        "{file} is damaged ({why}); restore it from a backup, or replace this member with an empty directory"
+    )]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// Written by a newer build.
+    #[error("{file} has format {found}, this build reads up to {FORMAT}; upgrade")]
+    Newer {
+        /// The file.
+        file: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+    /// The disk refused.
+    #[error("{path}: {source}; check that the directory exists, is writable and not full")]
+    Io {
+        /// What was touched.
+        path: PathBuf,
+        /// What the disk said.
+        source: io::Error,
+    },
+}
+
+/// A member's place in a cluster.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Membership {
+    /// The cluster's id, 32 hexadecimal digits drawn at `init`.
+    pub cluster: String,
+    /// This member's id, never used again.
+    pub member: u64,
+    /// Names lease rows (R31).
+    pub secret: Secret,
+    /// The members at `init`: id and address.
+    pub founders: Vec<(u64, String)>,
+}
+
+/// What the identity file says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// Drawn when the directory was first used.
+    pub node: NodeId,
+    /// Wall clock then, milliseconds since 1970; for people.
+    pub created_ms: u64,
+    /// `None` until the cluster is made.
+    pub membership: Option<Membership>,
+}
+
+/// A locked data directory.
+pub struct DataDir {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    identity: Identity,
+    _lock: Box<dyn Send + Sync>,
+}
+
+impl DataDir {
+    /// Creates or opens a data directory and locks it until this value is dropped. `cluster`: refuse a
+    /// directory of any other one.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        cluster: Option<&str>,
+        entropy: &dyn Entropy,
+        wall_ms: u64,
+    ) -> Result<Self, IdentityError> {
+        let at = |path: &Path| {
+            let path = path.to_owned();
+            move |source| IdentityError::Io { path, source }
+        };
+        disk.create_dir(dir).map_err(at(dir))?;
+        let lock = disk.lock(&dir.join("lock")).map_err(|e| locked(dir, e))?;
+        let file = dir.join(FILE);
+        let identity = match disk.read(&file) {
+            Ok(bytes) => parse(&file, &bytes)?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                // 0 means "no node" on the wire.
+                let fresh = Identity {
+                    node: NodeId(entropy.next_u64().max(1)),
+                    created_ms: wall_ms,
+                    membership: None,
+                };
+                write(&*disk, dir, &fresh).map_err(at(&file))?;
+                fresh
+            }
+            Err(e) => return Err(at(&file)(e)),
+        };
+        if let (Some(m), Some(wanted)) = (&identity.membership, cluster)
+            && m.cluster != wanted
+        {
+            return Err(IdentityError::OtherCluster {
+                dir: dir.to_owned(),
+                found: m.cluster.clone(),
+                wanted: wanted.to_owned(),
+            });
+        }
+        Ok(Self { disk, dir: dir.to_owned(), identity, _lock: lock })
+    }
+
+    /// What it says.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Takes a place in a cluster, durably. The same place again is fine, another one is refused.
+    pub fn join(&mut self, membership: Membership) -> Result<(), IdentityError> {
+        match &self.identity.membership {
+            Some(have) if *have == membership => Ok(()),
+            Some(have) => Err(IdentityError::OtherCluster {
+                dir: self.dir.clone(),
+                found: have.cluster.clone(),
+                wanted: membership.cluster,
+            }),
+            None => {
+                let identity = Identity { membership: Some(membership), ..self.identity.clone() };
+                write(&*self.disk, &self.dir, &identity)
+                    .map_err(|source| IdentityError::Io { path: self.dir.join(FILE), source })?;
+                self.identity = identity;
+                Ok(())
+            }
+        }
+    }
+}
+
+fn locked(dir: &Path, e: io::Error) -> IdentityError {
+    if e.kind() != io::ErrorKind::WouldBlock {
+        return IdentityError::Io { path: dir.to_owned(), source: e };
+    }
+    let text = e.to_string();
+    let digits: String =
+        text.chars().rev().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+    let process = if digits.is_empty() { text } else { digits.chars().rev().collect() };
+    IdentityError::Locked { dir: dir.to_owned(), process }
+}
+
+fn render(identity: &Identity) -> String {
+    let mut text = format!(
+        "millet data directory\nformat={FORMAT}\nnode={}\ncreated_ms={}\n",
+        identity.node.0, identity.created_ms
+    );
+    if let Some(m) = &identity.membership {
+        let secret = u128::from_be_bytes(m.secret.0);
+        // Writing to a String does not fail.
+        let _ = write!(text, "cluster={}\nmember={}\nsecret={secret:032x}\n", m.cluster, m.member);
+        for (id, addr) in &m.founders {
+            let _ = writeln!(text, "founder={id} {addr}");
+        }
+    }
+    let sum = xxh3_64(text.as_bytes());
+    let _ = writeln!(text, "checksum={sum:016x}");
+    text
+}
+
+fn write(disk: &dyn Disk, dir: &Path, identity: &Identity) -> io::Result<()> {
+    let (text, new) = (render(identity), dir.join("identity.new"));
+    match disk.remove(&new) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let file = disk.create(&new, text.len() as u64)?;
+    file.write_at(0, text.as_bytes())?;
+    file.sync_data()?;
+    disk.rename(&new, &dir.join(FILE))?;
+    disk.sync_dir(dir)
+}
+
+fn parse(file: &Path, bytes: &[u8]) -> Result<Identity, IdentityError> {
+    let damaged = |why: &str| IdentityError::Damaged { file: file.to_owned(), why: why.to_owned() };
+    let text = std::str::from_utf8(bytes).map_err(|_| damaged("not text"))?;
+    let (body, sum) = text.trim_end().rsplit_once('\n').ok_or_else(|| damaged("too short"))?;
+    let sum = sum.strip_prefix("checksum=").and_then(|s| u64::from_str_radix(s, 16).ok());
+    if sum != Some(xxh3_64(format!("{body}\n").as_bytes())) {
+        return Err(damaged("checksum"));
+    }
+    let all = |name: &'static str| {
+        body.lines().filter_map(move |l| l.split_once('=').filter(|(n, _)| *n == name).map(|(_, v)| v))
+    };
+    let number = |name| all(name).next().and_then(|v| v.parse::<u64>().ok());
+    let format = number("format").and_then(|f| u32::try_from(f).ok()).ok_or_else(|| damaged("no format"))?;
+    if format > FORMAT {
+        return Err(IdentityError::Newer { file: file.to_owned(), found: format });
+    }
+    let membership = match all("cluster").next() {
+        None => None,
+        Some(cluster) => Some(Membership {
+            cluster: cluster.to_owned(),
+            member: number("member").ok_or_else(|| damaged("no member id"))?,
+            secret: all("secret")
+                .next()
+                .and_then(|s| u128::from_str_radix(s, 16).ok())
+                .map(|s| Secret(s.to_be_bytes()))
+                .ok_or_else(|| damaged("no secret"))?,
+            founders: all("founder")
+                .map(|f| f.split_once(' ').and_then(|(id, addr)| Some((id.parse().ok()?, addr.to_owned()))))
+                .collect::<Option<_>>()
+                .ok_or_else(|| damaged("founders"))?,
+        }),
+    };
+    Ok(Identity {
+        node: NodeId(number("node").ok_or_else(|| damaged("no node id"))?),
+        created_ms: number("created_ms").ok_or_else(|| damaged("no creation time"))?,
+        membership,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use millet_testkit::{SeededEntropy, SimDisk};
+
+    use super::*;
+
+    fn dir() -> &'static Path {
+        Path::new("/data")
+    }
+    fn open(disk: &SimDisk, cluster: Option<&str>, seed: u64) -> Result<DataDir, IdentityError> {
+        DataDir::open(Arc::new(disk.clone()), dir(), cluster, &SeededEntropy::new(seed), 7)
+    }
+    fn place(cluster: &str) -> Membership {
+        let founders = vec![(1, "a:1".into()), (2, "b:1".into())];
+        Membership { cluster: cluster.into(), member: 2, secret: Secret([9; 16]), founders }
+    }
+
+    #[test]
+    fn a_directory_keeps_its_node_and_its_place() {
+        let disk = SimDisk::new();
+        let mut first = open(&disk, None, 1).expect("fresh");
+        let node = first.identity().node;
+        assert_eq!(first.identity().membership, None);
+        first.join(place("c1")).expect("fresh");
+        first.join(place("c1")).expect("the same place again");
+        drop(first);
+        let again = open(&disk, Some("c1"), 2).expect("same cluster");
+        assert_eq!((again.identity().node, again.identity().membership.clone()), (node, Some(place("c1"))));
+    }
+
+    #[test]
+    fn another_clusters_directory_is_refused_naming_both() {
+        let disk = SimDisk::new();
+        let mut first = open(&disk, None, 1).expect("fresh");
+        first.join(place("c1")).expect("fresh");
+        let joined = first.join(place("c2")).expect_err("another cluster").to_string();
+        drop(first);
+        let opened = open(&disk, Some("c2"), 1).err().expect("another cluster").to_string();
+        for text in [joined, opened] {
+            assert!(
+                text.contains("cluster c1") && text.contains("cluster c2") && text.contains("/data"),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_second_process_is_told_who_holds_the_lock() {
+        let disk = SimDisk::new();
+        let _first = open(&disk, None, 1).expect("fresh");
+        let text = open(&disk, None, 1).err().expect("locked").to_string();
+        let said = format!("data directory /data is locked by process {}", std::process::id());
+        assert!(text.starts_with(&said), "{text}");
+    }
+
+    #[test]
+    fn a_flipped_bit_is_found() {
+        let disk = SimDisk::new();
+        drop(open(&disk, None, 1).expect("fresh"));
+        disk.flip_bit(Path::new("/data/identity"), 40, 2);
+        assert!(matches!(open(&disk, None, 1), Err(IdentityError::Damaged { .. })));
+    }
+
+    #[test]
+    fn golden_text_of_an_identity() {
+        let identity = Identity { node: NodeId(5), created_ms: 6, membership: Some(place("c1")) };
+        let body = "millet data directory\nformat=1\nnode=5\ncreated_ms=6\ncluster=c1\nmember=2\nsecret=09090909090909090909090909090909\nfounder=1 a:1\nfounder=2 b:1\n";
+        assert_eq!(render(&identity), format!("{body}checksum={:016x}\n", xxh3_64(body.as_bytes())));
+    }
+}

@@ -1,0 +1,177 @@
+//! One metadata member: its data directory, its log, its two Raft groups, its leader's duties. A member
+//! with an empty directory belongs to no cluster and serves `Bootstrap` only, until `init` is run once.
+
+mod drive;
+mod init;
+mod no_state;
+mod running;
+mod shared;
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+use millet_core::{
+    Clock, NodeId,
+    world::{Disk, Entropy, Threads},
+};
+
+pub(crate) use drive::KeepaliveIn;
+pub(crate) use running::{Running, Tide};
+pub(crate) use shared::Shared;
+
+use crate::{
+    Dial,
+    client::ClusterStatus,
+    identity::{IdentityError, Membership},
+    service::Services,
+};
+
+/// What a member needs from the world, and how it is kept.
+#[derive(Clone)]
+pub struct MemberOptions {
+    /// Its data directory. Created if it is not there; locked while the member runs.
+    pub dir: PathBuf,
+    /// Where members and nodes reach it, `host:port`. Must be what other members call it.
+    pub addr: String,
+    /// Refuse a directory of any other cluster.
+    pub cluster: Option<String>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// Files.
+    pub disk: Arc<dyn Disk>,
+    /// Threads of its own: Raft, log writer, leader, apply.
+    pub threads: Arc<dyn Threads>,
+    /// Connections to other members.
+    pub dial: Dial,
+    /// The engine below the `state` group.
+    pub engine: Engine,
+    /// Entries between two snapshots of a group: bounds the log and the time of a restart.
+    pub snapshot_every: u64,
+    /// The first generation of grants at `init`: above the largest in any store that is configured (R16).
+    pub generation: u32,
+}
+
+impl MemberOptions {
+    /// Entries between two snapshots unless said otherwise: about 15 minutes of Ticks, or a few seconds
+    /// of full load.
+    pub const SNAPSHOT_EVERY: u64 = 10_000;
+}
+
+/// Why a member does not start, or `init` was refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MemberError {
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The log, a snapshot or a group cannot be opened.
+    #[error("metadata member in {dir}: {source}")]
+    Storage {
+        /// The data directory.
+        dir: PathBuf,
+        /// What failed.
+        source: io::Error,
+    },
+    /// `init` or an adoption is refused, and what to do.
+    #[error("{0}")]
+    Refused(String),
+    /// Another member did not answer, or no leader was elected in time: repeat.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// One metadata member. Dropping it without [`Member::stop`] leaves its threads to end with the process.
+pub struct Member {
+    shared: Arc<Shared>,
+}
+
+impl Member {
+    /// Opens the data directory. A member of a cluster recovers its groups and takes part again, with no
+    /// further flags; a fresh one waits to be adopted or for [`Member::init`].
+    ///
+    /// [`Member::services`] must be served, or nobody reaches it.
+    ///
+    /// Cancel safety: none; a dropped start may leave the directory locked until the process ends.
+    pub async fn start(options: MemberOptions) -> Result<Self, MemberError> {
+        let shared = Arc::new(Shared::open(options)?);
+        if let Some(place) = shared.membership() {
+            shared.run(&place).await?;
+        }
+        Ok(Self { shared })
+    }
+
+    /// The node's id, drawn when the directory was first used.
+    pub fn node(&self) -> NodeId {
+        self.shared.node()
+    }
+
+    /// Its place in a cluster, once it has one: cluster id, member id, founders.
+    pub fn membership(&self) -> Option<Membership> {
+        self.shared.membership()
+    }
+
+    /// Waits until it belongs to a cluster and runs: at once after a restart, else when `init` was run
+    /// here or elsewhere.
+    ///
+    /// Cancel safety: safe.
+    pub async fn joined(&self) -> Membership {
+        self.shared.joined().await
+    }
+
+    /// Makes a cluster of the members at these addresses, this one among them, all of them fresh: draws
+    /// the cluster's id and secret, gives out member ids, elects a leader. Run once; the same list again
+    /// is harmless and finishes what was interrupted. `init(&[own])` makes a cluster of one.
+    ///
+    /// Cancel safety: safe to repeat.
+    pub async fn init(&self, members: &[String]) -> Result<Membership, MemberError> {
+        self.shared.init(members).await
+    }
+
+    /// The tonic services to serve.
+    pub fn services(&self) -> Services {
+        Services { shared: Arc::clone(&self.shared) }
+    }
+
+    /// How the cluster stands, as this member knows.
+    pub fn status(&self) -> Option<ClusterStatus> {
+        self.shared.running().map(|r| r.status())
+    }
+
+    /// Waits until both groups have a leader and the cluster is made, at most `limit`.
+    ///
+    /// Cancel safety: safe.
+    pub async fn ready(&self, limit: Duration) -> Result<(), MemberError> {
+        let ready = async {
+            self.shared.joined().await;
+            match self.shared.running() {
+                Some(running) => running.ready().await,
+                None => std::future::pending().await,
+            }
+        };
+        let late = |_| {
+            MemberError::Unavailable(format!(
+                "no metadata leader within {} s: are most members up, and was init run?",
+                limit.as_secs()
+            ))
+        };
+        tokio::time::timeout(limit, ready).await.map_err(late)
+    }
+
+    /// Waits for the member to fail for good: a disk that fails, a log that cannot be applied. The
+    /// process must end then; it never carries on.
+    ///
+    /// Cancel safety: safe.
+    pub async fn failed(&self) -> String {
+        self.shared.failed().await
+    }
+
+    /// Hands leadership over, stops the groups, releases the data directory.
+    ///
+    /// Cancel safety: none; repeat it.
+    pub async fn stop(&self) {
+        self.shared.stop().await;
+    }
+}
+
+pub use no_state::Engine;

@@ -1,0 +1,256 @@
+//! The part of a member that runs once it belongs to a cluster: log, groups, leader's duties.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    sync::Arc,
+};
+
+use millet_core::Revision;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tonic::transport::Channel;
+
+use super::{
+    MemberOptions,
+    drive::{Driver, KeepaliveIn},
+    no_state::StateGroup,
+};
+use crate::{
+    Dial,
+    client::{ClusterStatus, GroupStatus, MemberRow},
+    identity::Membership,
+    log::{GroupId, LogStore, Wal, WalOptions},
+    machine::{Init, Machine, MetaGroup, Published},
+    raft::{Core, Group, GroupOptions, Leadership, Port},
+};
+
+/// The `meta` group.
+pub(crate) const META: GroupId = GroupId(0);
+/// The `state` group.
+pub(crate) const STATE: GroupId = GroupId(1);
+
+/// Entries of nodes' batches proposed and not yet applied: a Tick behind them waits at most 100 ms at
+/// the slowest rate we measured (R21).
+const IN_FLIGHT: usize = 64;
+/// Keepalives on their way to the next Tick: a thousand nodes that all repeat theirs.
+const KEEPALIVES: usize = 4096;
+/// Connections to other members kept for forwarding.
+const FORWARDS: usize = 64;
+
+/// How far the applied `meta` state is, for watchers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Tide {
+    /// The last applied entry.
+    pub(crate) revision: Revision,
+    /// Entries that told watchers something.
+    pub(crate) events: u64,
+    /// Snapshots installed.
+    pub(crate) restores: u64,
+}
+
+/// Connections for passing requests on.
+pub(crate) struct Forward {
+    dial: Dial,
+    channels: Mutex<HashMap<String, Channel>>,
+}
+
+impl Forward {
+    pub(crate) fn channel(&self, addr: &str) -> Channel {
+        let mut channels = self.channels.lock();
+        if let Some(channel) = channels.get(addr) {
+            return channel.clone();
+        }
+        if channels.len() >= FORWARDS {
+            channels.clear();
+        }
+        let channel = (self.dial)(addr);
+        channels.insert(addr.to_owned(), channel.clone());
+        channel
+    }
+}
+
+/// See the module.
+pub(crate) struct Running {
+    pub(crate) cluster: Arc<str>,
+    pub(crate) member: u64,
+    pub(crate) meta: Group<MetaGroup>,
+    pub(crate) state: Group<StateGroup>,
+    pub(crate) machine: Arc<RwLock<Machine>>,
+    pub(crate) tide: watch::Receiver<Tide>,
+    pub(crate) keepalives: mpsc::Sender<KeepaliveIn>,
+    /// Bounds proposals of nodes' batches.
+    pub(crate) in_flight: Semaphore,
+    pub(crate) forward: Forward,
+    leadership: watch::Receiver<Leadership>,
+    ports: BTreeMap<u32, Arc<dyn Port>>,
+    core: Core,
+    stop: watch::Sender<bool>,
+    failed: watch::Receiver<Option<String>>,
+}
+
+impl Running {
+    /// Recovers log and groups and starts the leader's thread.
+    pub(super) async fn start(options: &MemberOptions, place: &Membership) -> io::Result<Self> {
+        let cluster: Arc<str> = place.cluster.as_str().into();
+        let (fail, failed) = watch::channel(None);
+        let log = open_log(options, &fail)?;
+        let core = Core::start(&*options.threads)?;
+        let (tide_tx, tide) = watch::channel(Tide::default());
+        let meta = MetaGroup::new(move |published| tide_tx.send_modify(|tide| flow(tide, &published)));
+        let machine = meta.machine();
+        let group = |group, on_disk| GroupOptions {
+            group,
+            member: place.member,
+            cluster: Arc::clone(&cluster),
+            log: Arc::clone(&log),
+            disk: Arc::clone(&options.disk),
+            snapshots: options.dir.join("snapshots"),
+            threads: Arc::clone(&options.threads),
+            dial: Arc::clone(&options.dial),
+            core: core.clone(),
+            snapshot_every: options.snapshot_every,
+            on_disk,
+        };
+        let state = StateGroup::open(&options.engine, Arc::clone(&options.disk), &options.dir.join("state"))?;
+        let meta = Group::start(group(META, false), meta).await?;
+        let state = Group::start(group(STATE, true), state).await?;
+        let (keepalives, incoming) = mpsc::channel(KEEPALIVES);
+        let (stop, stopped) = watch::channel(false);
+        let init =
+            Init { cluster: place.cluster.clone(), secret: place.secret, generation: options.generation };
+        let driver = Driver {
+            meta: meta.clone(),
+            state: state.clone(),
+            machine: Arc::clone(&machine),
+            clock: Arc::clone(&options.clock),
+            init,
+            keepalives: incoming,
+            tide: tide.clone(),
+            fail,
+        };
+        driver.start(&*options.threads, stopped)?;
+        let ports = BTreeMap::from([(META.0, meta.port()), (STATE.0, state.port())]);
+        let forward = Forward { dial: Arc::clone(&options.dial), channels: Mutex::default() };
+        let leadership = meta.leadership();
+        let in_flight = Semaphore::new(IN_FLIGHT);
+        let member = place.member;
+        Ok(Self {
+            cluster,
+            member,
+            meta,
+            state,
+            machine,
+            tide,
+            keepalives,
+            in_flight,
+            forward,
+            leadership,
+            ports,
+            core,
+            stop,
+            failed,
+        })
+    }
+
+    /// Who leads the `meta` group, now.
+    pub(crate) fn leadership(&self) -> Leadership {
+        self.leadership.borrow().clone()
+    }
+
+    /// A group's entrance.
+    pub(crate) fn port(&self, group: u32) -> Option<Arc<dyn Port>> {
+        self.ports.get(&group).cloned()
+    }
+
+    /// Whether the groups have members: both, or `initialize` is not done.
+    pub(crate) async fn is_initialized(&self) -> io::Result<bool> {
+        Ok(self.meta.is_initialized().await? && self.state.is_initialized().await?)
+    }
+
+    pub(super) async fn initialize(&self, place: &Membership) -> io::Result<()> {
+        let members = place.founders.iter().cloned().collect();
+        self.meta.initialize(&members).await?;
+        self.state.initialize(&members).await
+    }
+
+    /// Waits until both groups have leaders and the cluster is made.
+    pub(super) async fn ready(&self) {
+        for mut leadership in [self.meta.leadership(), self.state.leadership()] {
+            if leadership.wait_for(|l| l.leader.is_some()).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+        let mut tide = self.tide.clone();
+        while self.machine.read().cluster().is_none() {
+            if tide.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    pub(super) async fn failed(&self) -> String {
+        let mut failed = self.failed.clone();
+        match failed.wait_for(Option::is_some).await {
+            Ok(why) => why.clone().unwrap_or_default(),
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// How the cluster stands.
+    pub(crate) fn status(&self) -> ClusterStatus {
+        let of = |group: GroupId, m: &crate::raft::GroupMetrics| GroupStatus {
+            group: group.0,
+            leader: m.leader,
+            term: m.term,
+            applied: m.applied,
+            committed: m.committed,
+            last_log: m.last_log,
+        };
+        let (meta, state) = (self.meta.metrics(), self.state.metrics());
+        let groups = vec![of(META, &meta), of(STATE, &state)];
+        let members =
+            meta.members.into_iter().map(|(id, addr, voter)| MemberRow { id, addr, voter }).collect();
+        ClusterStatus { cluster: self.cluster.to_string(), member: self.member, groups, members }
+    }
+
+    pub(super) async fn stop(&self) {
+        self.in_flight.close();
+        self.meta.transfer().await;
+        self.state.transfer().await;
+        self.stop.send_replace(true);
+        self.meta.shutdown().await;
+        self.state.shutdown().await;
+        self.core.stop();
+    }
+}
+
+/// Notes what was applied; called on the applying thread.
+fn flow(tide: &mut Tide, published: &Published) {
+    match published {
+        Published::Applied { revision, events } => {
+            tide.revision = *revision;
+            tide.events += events.len() as u64;
+        }
+        Published::Restored { revision } => {
+            tide.revision = *revision;
+            tide.events += 1;
+            tide.restores += 1;
+        }
+    }
+}
+
+fn open_log(options: &MemberOptions, fail: &watch::Sender<Option<String>>) -> io::Result<Arc<dyn LogStore>> {
+    let fail = fail.clone();
+    let on_fatal: crate::log::OnFatal = Arc::new(move |path, e| {
+        fail.send_replace(Some(format!(
+            "{}: {e}; the member stops, its disk must be looked at",
+            path.display()
+        )));
+    });
+    let mut wal = WalOptions::new(options.entropy.next_u64());
+    wal.on_fatal = Some(on_fatal);
+    let wal = Wal::open(Arc::clone(&options.disk), &*options.threads, &options.dir.join("log"), wal)
+        .map_err(io::Error::other)?;
+    Ok(Arc::new(wal))
+}

@@ -1,0 +1,113 @@
+//! What the services and the member's handle share: the data directory, and the running part once there
+//! is a cluster.
+
+use std::sync::Arc;
+
+use millet_core::NodeId;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::{MemberError, MemberOptions, Running};
+use crate::identity::{DataDir, Identity, Membership};
+
+/// See the module.
+pub(crate) struct Shared {
+    pub(super) options: MemberOptions,
+    /// `None` once stopped.
+    dir: Mutex<Option<DataDir>>,
+    identity: Mutex<Identity>,
+    running: watch::Sender<Option<Arc<Running>>>,
+    /// One start, adoption or init at a time.
+    pub(super) changing: tokio::sync::Mutex<()>,
+}
+
+impl Shared {
+    pub(super) fn open(options: MemberOptions) -> Result<Self, MemberError> {
+        let wall_ms = options.clock.wall_ms();
+        let dir = DataDir::open(
+            Arc::clone(&options.disk),
+            &options.dir,
+            options.cluster.as_deref(),
+            &*options.entropy,
+            wall_ms,
+        )?;
+        let identity = Mutex::new(dir.identity().clone());
+        Ok(Self {
+            options,
+            dir: Mutex::new(Some(dir)),
+            identity,
+            running: watch::Sender::new(None),
+            changing: tokio::sync::Mutex::default(),
+        })
+    }
+
+    pub(super) fn node(&self) -> NodeId {
+        self.identity.lock().node
+    }
+
+    pub(crate) fn membership(&self) -> Option<Membership> {
+        self.identity.lock().membership.clone()
+    }
+
+    /// The running part.
+    pub(crate) fn running(&self) -> Option<Arc<Running>> {
+        self.running.borrow().clone()
+    }
+
+    /// Starts the groups, if they do not run. The caller holds `changing`, or is alone.
+    pub(super) async fn run(&self, place: &Membership) -> Result<Arc<Running>, MemberError> {
+        if let Some(running) = self.running() {
+            return Ok(running);
+        }
+        let failed = |source| MemberError::Storage { dir: self.options.dir.clone(), source };
+        let running = Arc::new(Running::start(&self.options, place).await.map_err(failed)?);
+        self.running.send_replace(Some(Arc::clone(&running)));
+        Ok(running)
+    }
+
+    /// Takes the place, durably.
+    pub(super) fn join(&self, place: Membership) -> Result<(), MemberError> {
+        let mut dir = self.dir.lock();
+        let dir = dir.as_mut().ok_or_else(|| MemberError::Unavailable("this member is stopping".into()))?;
+        dir.join(place)?;
+        *self.identity.lock() = dir.identity().clone();
+        Ok(())
+    }
+
+    /// Becomes part of a cluster that another member makes.
+    pub(crate) async fn adopt(&self, place: Membership) -> Result<(), MemberError> {
+        let _one = self.changing.lock().await;
+        self.join(place.clone())?;
+        self.run(&place).await.map(|_| ())
+    }
+
+    pub(super) async fn joined(&self) -> Membership {
+        let mut running = self.running.subscribe();
+        loop {
+            if running.borrow_and_update().is_some()
+                && let Some(place) = self.membership()
+            {
+                return place;
+            }
+            if running.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    pub(super) async fn failed(&self) -> String {
+        self.joined().await;
+        match self.running() {
+            Some(running) => running.failed().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    pub(super) async fn stop(&self) {
+        let _one = self.changing.lock().await;
+        if let Some(running) = self.running.send_replace(None) {
+            running.stop().await;
+        }
+        drop(self.dir.lock().take());
+    }
+}
