@@ -170,7 +170,14 @@ impl Member {
     ///
     /// Cancel safety: none; repeat it.
     pub async fn stop(&self) {
-        self.shared.stop().await;
+        self.shared.stop(true).await;
+    }
+
+    /// Stops as a crash would, without a word to the others: for tests and simulators.
+    ///
+    /// Cancel safety: none; repeat it.
+    pub async fn abandon(&self) {
+        self.shared.stop(false).await;
     }
 }
 

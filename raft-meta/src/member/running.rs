@@ -214,10 +214,12 @@ impl Running {
         ClusterStatus { cluster: self.cluster.to_string(), member: self.member, groups, members }
     }
 
-    pub(super) async fn stop(&self) {
+    pub(super) async fn stop(&self, hand_over: bool) {
         self.in_flight.close();
-        self.meta.transfer().await;
-        self.state.transfer().await;
+        if hand_over {
+            self.meta.transfer().await;
+            self.state.transfer().await;
+        }
         self.stop.send_replace(true);
         self.meta.shutdown().await;
         self.state.shutdown().await;

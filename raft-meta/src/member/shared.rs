@@ -103,10 +103,10 @@ impl Shared {
         }
     }
 
-    pub(super) async fn stop(&self) {
+    pub(super) async fn stop(&self, hand_over: bool) {
         let _one = self.changing.lock().await;
         if let Some(running) = self.running.send_replace(None) {
-            running.stop().await;
+            running.stop(hand_over).await;
         }
         drop(self.dir.lock().take());
     }

@@ -39,6 +39,8 @@ pub(crate) struct SnapshotFiles {
     current: Mutex<Option<SnapshotFile>>,
     /// Names of files being written, so that two never collide.
     next: AtomicU64,
+    /// Tells this folder's files from others'.
+    home: Arc<()>,
 }
 
 /// A complete snapshot file.
@@ -48,6 +50,7 @@ pub(crate) struct SnapshotFile {
 }
 
 struct Open {
+    home: Arc<()>,
     file: Box<dyn DiskFile>,
     path: PathBuf,
     applied: Applied,
@@ -66,6 +69,7 @@ impl SnapshotFiles {
     /// damaged newest snapshot is an error: its part of the log may be gone.
     pub(crate) fn open(disk: Arc<dyn Disk>, dir: PathBuf, group: GroupId) -> io::Result<Self> {
         disk.create_dir(&dir)?;
+        let home = Arc::new(());
         let (prefix, mut newest) = (format!("snapshot-{}-", group.0), None);
         for name in disk.list(&dir)? {
             if name.starts_with(&format!("writing-{}-", group.0)) {
@@ -75,8 +79,8 @@ impl SnapshotFiles {
             }
         }
         let current =
-            newest.map(|index| open(&*disk, &dir.join(format!("{prefix}{index:020}")))).transpose()?;
-        Ok(Self { disk, dir, group, current: Mutex::new(current), next: AtomicU64::new(0) })
+            newest.map(|index| open(&*disk, &dir.join(format!("{prefix}{index:020}")), &home)).transpose()?;
+        Ok(Self { disk, dir, group, current: Mutex::new(current), next: AtomicU64::new(0), home })
     }
 
     /// The current snapshot.
@@ -103,6 +107,7 @@ impl SnapshotFiles {
         let file = self.disk.create(&path, 0)?;
         Ok(Incoming {
             disk: Arc::clone(&self.disk),
+            home: Arc::clone(&self.home),
             file: Some(file),
             path,
             buffer: BytesMut::with_capacity(CHUNK),
@@ -114,6 +119,7 @@ impl SnapshotFiles {
 
     /// Makes a file current and removes the others. A file older than the current one is kept out.
     pub(crate) fn keep(&self, file: SnapshotFile) -> io::Result<SnapshotFile> {
+        let file = if Arc::ptr_eq(&file.inner.home, &self.home) { file } else { self.copy(&file)? };
         let mut current = self.current.lock();
         if let Some(have) =
             current.as_ref().filter(|have| have.inner.applied.index >= file.inner.applied.index)
@@ -127,11 +133,24 @@ impl SnapshotFiles {
         let path = self.dir.join(format!("snapshot-{}-{:020}", self.group.0, file.inner.applied.index));
         self.disk.rename(&file.inner.path, &path)?;
         self.disk.sync_dir(&self.dir)?;
-        let kept = open(&*self.disk, &path)?;
+        let kept = open(&*self.disk, &path, &self.home)?;
         if let Some(old) = current.replace(kept.clone()) {
             self.disk.remove(&old.inner.path)?;
         }
         Ok(kept)
+    }
+}
+
+impl SnapshotFiles {
+    /// A copy in this folder of a file from another one.
+    fn copy(&self, file: &SnapshotFile) -> io::Result<SnapshotFile> {
+        let (mut out, mut at) = (self.incoming()?, 0);
+        while at < file.len() {
+            let piece = file.piece(at, CHUNK)?;
+            out.write_all(&piece)?;
+            at += piece.len() as u64;
+        }
+        out.finish()
     }
 }
 
@@ -162,7 +181,7 @@ fn damaged(path: &Path, why: &str) -> io::Error {
 }
 
 /// Opens a snapshot file and checks all of it.
-fn open(disk: &dyn Disk, path: &Path) -> io::Result<SnapshotFile> {
+fn open(disk: &dyn Disk, path: &Path, home: &Arc<()>) -> io::Result<SnapshotFile> {
     let file = disk.open(path)?;
     let len = file.len()?;
     let body = len
@@ -186,7 +205,9 @@ fn open(disk: &dyn Disk, path: &Path) -> io::Result<SnapshotFile> {
         return Err(damaged(path, "checksum"));
     }
     let (applied, content) = read_head(&*file, path, body)?;
-    Ok(SnapshotFile { inner: Arc::new(Open { file, path: path.to_owned(), applied, content, len }) })
+    Ok(SnapshotFile {
+        inner: Arc::new(Open { home: Arc::clone(home), file, path: path.to_owned(), applied, content, len }),
+    })
 }
 
 fn read_head(file: &dyn DiskFile, path: &Path, body: u64) -> io::Result<(Applied, u64)> {
@@ -255,6 +276,7 @@ impl Read for Content {
 /// A snapshot file being written. Dropped unfinished, it is removed.
 pub(crate) struct Incoming {
     disk: Arc<dyn Disk>,
+    home: Arc<()>,
     file: Option<Box<dyn DiskFile>>,
     path: PathBuf,
     buffer: BytesMut,
@@ -279,7 +301,7 @@ impl Incoming {
         if let Some(file) = &self.file {
             file.sync_data()?;
         }
-        let file = open(&*self.disk, &self.path)?;
+        let file = open(&*self.disk, &self.path, &self.home)?;
         self.file = None;
         Ok(file)
     }

@@ -8,6 +8,8 @@ mod log;
 mod machine;
 mod network;
 mod port;
+#[cfg(test)]
+mod suite;
 
 mod types;
 

@@ -47,7 +47,8 @@ pub struct Node {
     pub member: Arc<Member>,
     pub addr: String,
     pub dir: PathBuf,
-    server: tokio::task::JoinHandle<()>,
+    /// Its connections die with it, as with a process.
+    server: Option<tokio::runtime::Runtime>,
 }
 
 pub struct Settings {
@@ -84,20 +85,24 @@ pub fn options(dir: PathBuf, addr: &str, settings: &Settings) -> MemberOptions {
 
 impl Node {
     pub async fn start(dir: PathBuf, addr: &str, settings: &Settings) -> Self {
-        let listener = bind(addr).await;
+        let listener = bind(addr).await.into_std().unwrap();
         let addr = listener.local_addr().unwrap().to_string();
         let member = Arc::new(Member::start(options(dir.clone(), &addr, settings)).await.unwrap());
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let server =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let services = member.services();
-        let server = tokio::spawn(async move { services.serve(incoming).await.unwrap() });
-        Self { member, addr, dir, server }
+        server.spawn(async move {
+            let listener = TcpListener::from_std(listener).unwrap();
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            services.serve(incoming).await.unwrap();
+        });
+        Self { member, addr, dir, server: Some(server) }
     }
 
     /// Stops in order: leadership is handed over.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         self.member.stop().await;
-        self.server.abort();
-        let _ = self.server.await;
+        self.server.take().unwrap().shutdown_background();
     }
 }
 
@@ -112,6 +117,9 @@ pub struct Cluster {
 
 impl Cluster {
     pub async fn of(n: usize, settings: Settings) -> Self {
+        // RUST_LOG=info shows what the members do.
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
         let dirs: Vec<_> = (0..n).map(|_| tempfile::tempdir().unwrap()).collect();
         let mut nodes = Vec::new();
         for dir in &dirs {
@@ -174,9 +182,23 @@ pub fn player(n: u64) -> GrainId {
 }
 
 pub fn node_info(n: u64) -> NodeInfo {
-    let players = TypeDecl { ty: GrainType::new("realm.Player").unwrap(), ownership: Ownership::Leased, keys: KeyKind::Int };
-    let rank = TypeDecl { ty: GrainType::new("realm.Rank").unwrap(), ownership: Ownership::Sharded { shards: 8 }, keys: KeyKind::Int };
-    NodeInfo { id: NodeId(n), name: format!("node-{n}"), peer_addr: "127.0.0.1:1".into(), api_addr: String::new(), types: vec![players, rank] }
+    let players = TypeDecl {
+        ty: GrainType::new("realm.Player").unwrap(),
+        ownership: Ownership::Leased,
+        keys: KeyKind::Int,
+    };
+    let rank = TypeDecl {
+        ty: GrainType::new("realm.Rank").unwrap(),
+        ownership: Ownership::Sharded { shards: 8 },
+        keys: KeyKind::Int,
+    };
+    NodeInfo {
+        id: NodeId(n),
+        name: format!("node-{n}"),
+        peer_addr: "127.0.0.1:1".into(),
+        api_addr: String::new(),
+        types: vec![players, rank],
+    }
 }
 
 /// A node's session, kept alive by hand.
@@ -198,7 +220,14 @@ pub async fn open(keeper: &KeeperClient, node: u64, ttl: Duration) -> Held {
 /// Sends keepalives until one is answered with a verdict.
 pub async fn renew(keeper: &KeeperClient, held: &mut Held) -> Verdict {
     held.number += 1;
-    let keepalive = Keepalive { session: held.session, number: held.number, heard: held.heard, revision: Revision(0), activations: 1, reserve_ms: 0 };
+    let keepalive = Keepalive {
+        session: held.session,
+        number: held.number,
+        heard: held.heard,
+        revision: Revision(0),
+        activations: 1,
+        reserve_ms: 0,
+    };
     let mut member = 0;
     let answer = until_some(
         "an answer to a keepalive",
@@ -211,4 +240,23 @@ pub async fn renew(keeper: &KeeperClient, held: &mut Held) -> Verdict {
     .await;
     held.heard = answer.number;
     answer.verdict
+}
+
+impl Cluster {
+    /// Stops whoever still runs.
+    pub async fn end(mut self) {
+        for n in 0..self.nodes.len() {
+            if let Some(node) = self.nodes[n].take() {
+                node.abandon().await;
+            }
+        }
+    }
+}
+
+impl Node {
+    /// Stops without a hand-over, as a crash would: its connections break, its threads end.
+    pub async fn abandon(mut self) {
+        self.server.take().unwrap().shutdown_background();
+        self.member.abandon().await;
+    }
 }
