@@ -191,8 +191,10 @@ impl Running {
 
     pub(super) async fn failed(&self) -> String {
         let mut failed = self.failed.clone();
-        match failed.wait_for(Option::is_some).await {
-            Ok(why) => why.clone().unwrap_or_default(),
+        // The guard is let go before the next await: the future may be sent between threads.
+        let why = failed.wait_for(Option::is_some).await.map(|why| why.clone().unwrap_or_default());
+        match why {
+            Ok(why) => why,
             Err(_) => std::future::pending().await,
         }
     }

@@ -54,7 +54,7 @@ impl LocalMeta {
         let mut machine = Machine::new();
         machine.apply(
             1,
-            Command::Init(Init { cluster: cluster.to_owned(), secret: secret.clone(), generation: 1 }),
+            Command::Init(Init { cluster: cluster.to_owned(), secret, generation: 1 }),
         );
         let mut time = LeaderClock::new(tick);
         time.start(machine.time_ms(), clock.boottime());

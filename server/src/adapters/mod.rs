@@ -7,4 +7,5 @@ pub mod keeper;
 pub mod listen;
 pub mod local_meta;
 pub mod memory;
+pub mod meta;
 pub mod peer;

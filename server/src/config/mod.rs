@@ -66,9 +66,6 @@ impl Config {
         self.check_timing()?;
         self.roles()?;
         let (c, n) = (&self.cluster, &self.node);
-        if c.id.is_empty() {
-            return refuse("cluster.id may not be empty; name the cluster".into());
-        }
         if c.heartbeat_ms * 2 > c.election_min_ms || c.election_min_ms >= c.election_max_ms {
             return refuse(format!(
                 "2 x cluster.heartbeat_ms <= cluster.election_min_ms < cluster.election_max_ms must hold, \

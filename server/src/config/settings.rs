@@ -128,9 +128,9 @@ macro_rules! settings {
 settings! {
     /// Settings that must be the same on every node of a cluster.
     ClusterSettings in "cluster" {
-        /// The cluster's id. Every connection and every data directory names it; another cluster's is
-        /// refused.
-        id: String = "dev";
+        /// The cluster's id, drawn when the cluster is made (`millet init` prints it). Empty: whichever
+        /// one this node's directory or its members belong to; set: any other is refused.
+        id: String = "";
         /// Milliseconds until a silent node's session ends and its grains may start elsewhere. Shorter
         /// fails over faster but leaves less time for a metadata failover.
         session_ttl_ms: u64 = 4000_u64;

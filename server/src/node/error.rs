@@ -17,17 +17,9 @@ pub enum StartError {
     /// The grains.
     #[error(transparent)]
     Grains(#[from] millet_runtime::BuildError),
-    /// The data directory.
-    #[error("data directory {dir} (node.data_dir): {why}")]
-    DataDir {
-        /// Which.
-        dir: String,
-        /// What is wrong, and what to do.
-        why: String,
-    },
-    /// The metadata member of this node.
-    #[error("metadata member: {0}")]
-    Member(String),
+    /// The data directory, or the metadata member in it.
+    #[error("{0} (node.data_dir)")]
+    Member(millet_raft_meta::MemberError),
     /// Built so that a panic ends the process.
     #[error(
         "built with panic = \"abort\"; remove it from the Cargo profile: a panicking grain must not end the process"

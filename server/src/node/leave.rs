@@ -2,13 +2,19 @@
 
 use std::time::Duration;
 
-use millet_directory::Left;
+use millet_directory::{Left, Residents};
 
 use super::Node;
 
 /// After a drain, answers that are already decided have this long to reach their callers before the
 /// session is closed.
 const FLUSH: Duration = Duration::from_millis(200);
+
+/// A session that has been frozen for this long while leaving will not thaw in time: an election is over
+/// by then.
+const FROZEN: Duration = Duration::from_secs(3);
+/// Between two looks at it.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// How a graceful leave went.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,13 +43,35 @@ impl Node {
         self.leaving.cancel();
         let limit = Duration::from_millis(self.config.node.drain_limit_ms);
         let until = self.world.clock.boottime().after(limit);
-        let drained = self.directory.drain(until).await;
-        tokio::time::sleep(FLUSH).await;
-        let left = self.directory.close(drained, until).await;
+        let directory = self.directory.clone();
+        let leave = async {
+            let drained = directory.drain(until).await;
+            tokio::time::sleep(FLUSH).await;
+            directory.close(drained, until).await
+        };
+        let left = tokio::select! {
+            left = leave => left,
+            () = self.without_quorum() => {
+                tracing::warn!(node = %self.id, "no metadata quorum: leaving without closing the session");
+                Left { activations: self.runtime.activations().try_into().unwrap_or(usize::MAX), shards: 0, closed: false }
+            }
+        };
         self.stop.cancel();
         self.plane.leave().await;
         tracing::info!(node = %self.id, ?left, "node left");
         left.into()
+    }
+
+    /// Waits until the session has been frozen for a while: nothing can be saved or handed over any more,
+    /// so a leave has nothing to wait for.
+    async fn without_quorum(&self) {
+        let mut frozen = Duration::ZERO;
+        while frozen < FROZEN {
+            tokio::time::sleep(LOOK).await;
+            let renewable = self.directory.session().is_some_and(|s| !s.is_dead());
+            let valid = self.directory.valid_session().is_some();
+            frozen = if renewable && !valid { frozen + LOOK } else { Duration::ZERO };
+        }
     }
 
     /// Runs until SIGTERM or SIGINT (Ctrl-C), then leaves gracefully.

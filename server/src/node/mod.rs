@@ -2,13 +2,12 @@
 //!
 //! - `builder`: what users say.
 //! - `assemble`: how the parts are put together, on any World.
-//! - `data_dir`: the folder that is this node's and nobody else's.
+//! - `plane`: where its metadata and state live.
 //! - `health`: when the node says that it is ready.
 //! - `leave`: the graceful way out.
 
 mod assemble;
 mod builder;
-mod data_dir;
 mod error;
 mod health;
 mod leave;
@@ -23,10 +22,9 @@ use tokio_util::sync::CancellationToken;
 
 pub use assemble::assemble;
 pub use builder::{NodeBuilder, Plan};
-pub use data_dir::DataDir;
 pub use error::StartError;
 pub use leave::Departure;
-pub use plane::Memory;
+pub use plane::{Memory, init_cluster};
 
 use crate::{
     adapters::{caller::NodeCaller, peer::Transport},
@@ -108,6 +106,11 @@ impl Node {
         &self.runtime
     }
 
+    /// This node's metadata member, if it is one.
+    pub fn member(&self) -> Option<&Arc<millet_raft_meta::Member>> {
+        self.plane.member()
+    }
+
     /// Whether the node has a valid session and its view has reached it: calls are answered.
     pub fn is_ready(&self) -> bool {
         health::is_ready(&self.directory)
@@ -138,7 +141,7 @@ impl Drop for Node {
         self.stop.cancel();
         self.directory.stop();
         self.transport.close();
-        self.plane.abandon();
+        self.plane.abandon(&self.world);
         // May be dropped within an async context: never block here.
         self.threads.drain(..).for_each(tokio::runtime::Runtime::shutdown_background);
     }

@@ -187,6 +187,20 @@ impl Dial {
         channel.map_err(|e| io::Error::new(io::ErrorKind::ConnectionRefused, reason(&e)))
     }
 
+    /// The same as `raft-meta` asks for it: an address that is none gives a channel that fails.
+    pub fn or_failing(self) -> millet_raft_meta::Dial {
+        Arc::new(move |addr| {
+            self.lazy(addr).unwrap_or_else(|e| {
+                let (kind, why) = (e.kind(), e.to_string());
+                let fail = tower::service_fn(move |_: Uri| {
+                    let error = io::Error::new(kind, why.clone());
+                    Box::pin(std::future::ready(Err(error))) as Connecting
+                });
+                Endpoint::from_static("http://nowhere.invalid").connect_with_connector_lazy(fail)
+            })
+        })
+    }
+
     fn connector(
         &self,
         addr: &str,
