@@ -1,78 +1,125 @@
 //! Whole nodes in this process, on real sockets, threads, clocks and disks.
 
+mod cluster;
+
 use std::time::{Duration, Instant};
 
-use millet::{Node, config::Config, world::World};
-
-const LIMIT: Duration = Duration::from_secs(30);
-
-/// Ports that were free a moment ago.
-async fn free_ports<const N: usize>() -> [String; N] {
-    let mut held = Vec::new();
-    for _ in 0..N {
-        held.push(tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port"));
-    }
-    std::array::from_fn(|n| held[n].local_addr().expect("bound").to_string())
-}
-
-fn settings(dir: &std::path::Path, peer: &str, members: &[String]) -> Config {
-    let mut config = Config::default();
-    config.node.data_dir = dir.display().to_string();
-    config.node.peer_listen = peer.to_owned();
-    config.node.api_listen = String::new();
-    config.node.admin_listen = String::new();
-    config.node.members = members.to_vec();
-    config
-}
+use cluster::{BoardService, BumperService, Cluster, CounterService, LIMIT, builder, settings};
+use millet::config::Config;
+use millet_testkit::until_some;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_node_in_memory_is_ready_within_half_a_second() {
+async fn one_node_in_memory_answers_within_half_a_second() {
     let start = Instant::now();
-    let node = Node::builder().in_memory().config(Config::default()).start().await.expect("starts");
+    let node = builder(Config::default()).in_memory().start().await.expect("starts");
+    assert_eq!(node.get::<CounterService>(1).add(5).await, Ok(5));
     assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
+    assert_eq!(node.get::<CounterService>(1).add(2).await, Ok(7));
+    assert_eq!(node.get::<CounterService>(1).total().await, Ok(7));
+    let posts =
+        node.get::<BoardService>(millet::Key::text("b").expect("a key")).post().await.expect("answered");
+    assert_eq!(posts.0, 1);
     let left = node.shutdown().await;
-    assert!(left.closed, "{left:?}");
+    assert!(left.closed && left.activations == 0, "{left:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_node_with_embedded_metadata_makes_its_cluster_and_comes_back_as_itself() {
+async fn state_survives_every_node_being_stopped_and_started() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let config = settings(dir.path(), "127.0.0.1:0", &[]);
+    for round in 1..=3 {
+        let node = builder(config.clone()).start().await.expect("starts");
+        assert_eq!(node.get::<CounterService>(1).add(1).await, Ok(round));
+        // The second time it is a crash.
+        if round != 2 {
+            node.shutdown().await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_node_with_embedded_metadata_answers_and_comes_back_as_itself() {
     let dir = tempfile::tempdir().expect("a folder");
     let config = settings(dir.path(), "127.0.0.1:0", &[]);
     let start = Instant::now();
-    let node = Node::builder().config(config.clone()).start().await.expect("starts");
-    let ready = start.elapsed();
-    let (id, session) = (node.id(), node.directory().session().expect("ready").id());
-    assert!(node.shutdown().await.closed);
-    println!("ready after {ready:?}");
-    let node = Node::builder().config(config).start().await.expect("starts again");
+    let node = builder(config.clone()).start().await.expect("starts");
+    let (bumps, session) = node.get::<BumperService>(1).bump().await.expect("answered");
+    println!("first answer after {:?}", start.elapsed());
+    assert_eq!((bumps, session), (1, node.directory().session().expect("ready").id().0));
+    let id = node.id();
+    let left = node.shutdown().await;
+    assert!(left.closed && left.activations == 0, "{left:?}");
+    let node = builder(config).start().await.expect("starts again");
     assert_eq!(node.id(), id);
-    assert!(node.directory().session().expect("ready").id() > session);
-    node.shutdown().await;
+    let (bumps, newer) = node.get::<BumperService>(1).bump().await.expect("answered");
+    assert_eq!(bumps, 1, "memory outlived the process's end");
+    assert!(newer > session);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn three_nodes_with_real_raft_get_ready_after_init() {
-    let members: [String; 3] = free_ports().await;
-    let dirs: Vec<_> = members.iter().map(|_| tempfile::tempdir().expect("a folder")).collect();
+async fn a_call_from_any_node_reaches_the_one_activation() {
     let start = Instant::now();
-    let launches = members
-        .iter()
-        .zip(&dirs)
-        .map(|(addr, dir)| Node::builder().config(settings(dir.path(), addr, &members)).start());
-    let init = async {
-        loop {
-            match millet::node::init_cluster(&World::here(), &members).await {
-                Ok(cluster) => return cluster,
-                Err(_) if start.elapsed() < LIMIT => tokio::time::sleep(Duration::from_millis(10)).await,
-                Err(why) => panic!("{why}"),
-            }
+    let cluster = Cluster::start().await;
+    println!("three nodes ready after {:?}", start.elapsed());
+    let mut owners = std::collections::BTreeSet::new();
+    for key in 0..30 {
+        let mut seen = Vec::new();
+        for node in &cluster.nodes {
+            seen.push(node.get::<BumperService>(key).bump().await.expect("answered"));
         }
-    };
-    let (nodes, _) = tokio::join!(futures::future::join_all(launches), init);
-    println!("ready after {:?}", start.elapsed());
-    let nodes: Vec<_> = nodes.into_iter().map(|n| n.expect("starts")).collect();
-    for node in nodes {
-        let left = node.shutdown().await;
-        println!("{left:?}");
+        assert_eq!(seen.iter().map(|(n, _)| *n).collect::<Vec<_>>(), [1, 2, 3], "grain {key} ran twice");
+        assert!(seen.iter().all(|(_, session)| *session == seen[0].1), "{seen:?}");
+        let key = millet::Key::text(&format!("board-{key}")).expect("a key");
+        let mut posts = Vec::new();
+        for node in &cluster.nodes {
+            posts.push(node.get::<BoardService>(key.clone()).post().await.expect("answered"));
+        }
+        assert_eq!(posts.iter().map(|(n, _)| *n).collect::<Vec<_>>(), [1, 2, 3], "{key} ran twice");
+        owners.insert(posts[0].1);
     }
+    assert_eq!(owners.len(), 3, "shards sit on every node");
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn g3_the_grains_of_a_node_that_dies_answer_elsewhere() {
+    let mut cluster = Cluster::start().await;
+    cluster.join().await;
+    let victim = cluster.nodes.pop().expect("four nodes");
+    let (_, session) = victim.get::<BumperService>(77).bump().await.expect("answered");
+    assert_eq!(session, victim.directory().session().expect("ready").id().0, "prefers its caller's node");
+    let survivor = &cluster.nodes[0];
+    assert_eq!(survivor.get::<BumperService>(77).bump().await.map(|(n, _)| n), Ok(2));
+    let died = Instant::now();
+    drop(victim);
+    let again = async || survivor.get::<BumperService>(77).bump().await.ok();
+    let (bumps, elsewhere) = until_some("the grain answers elsewhere", again, LIMIT).await;
+    println!("answered elsewhere after {:?}", died.elapsed());
+    assert_eq!(bumps, 1, "another node's memory");
+    assert_ne!(elsewhere, session);
+    assert!(died.elapsed() < Duration::from_millis(4_000 + 1_500), "{:?}", died.elapsed());
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shards_move_to_a_joiner_and_back_when_it_leaves() {
+    let mut cluster = Cluster::start().await;
+    cluster.join().await;
+    let joiner = cluster.nodes[3].directory().session().expect("ready").id();
+    let view = |node: usize| cluster.nodes[node].directory().view();
+    let held = async || (!view(0).shards_of(joiner).is_empty()).then_some(());
+    until_some("the joiner holds a shard", held, LIMIT).await;
+    for n in 0..16 {
+        let key = millet::Key::text(&format!("board-{n}")).expect("a key");
+        cluster.nodes[n % 4].get::<BoardService>(key).post().await.expect("answered");
+    }
+    let leaver = cluster.nodes.pop().expect("four nodes");
+    let left = leaver.shutdown().await;
+    assert!(left.closed && left.shards == 0, "{left:?}");
+    for n in 0..16 {
+        let key = millet::Key::text(&format!("board-{n}")).expect("a key");
+        let (_, session) = cluster.nodes[n % 3].get::<BoardService>(key).post().await.expect("no call fails");
+        assert_ne!(session, joiner.0);
+    }
+    cluster.end().await;
 }

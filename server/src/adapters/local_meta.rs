@@ -52,10 +52,7 @@ impl LocalMeta {
     ) -> Arc<Self> {
         let secret = Secret(entropy.next_u128().to_be_bytes());
         let mut machine = Machine::new();
-        machine.apply(
-            1,
-            Command::Init(Init { cluster: cluster.to_owned(), secret, generation: 1 }),
-        );
+        machine.apply(1, Command::Init(Init { cluster: cluster.to_owned(), secret, generation: 1 }));
         let mut time = LeaderClock::new(tick);
         time.start(machine.time_ms(), clock.boottime());
         let (renewals, planner) = (Renewals::new(), Planner::new());
