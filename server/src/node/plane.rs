@@ -232,7 +232,7 @@ impl Plane {
     pub(super) fn abandon(&mut self, world: &World) {
         let Some(member) = self.member.take() else { return };
         let body = move || match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime.block_on(member.stop()),
+            Ok(runtime) => runtime.block_on(member.abandon()),
             Err(e) => tracing::error!(error = %e, "the metadata member could not be stopped"),
         };
         if let Err(e) = world.threads.spawn("millet-stop", Box::new(body)) {
