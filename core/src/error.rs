@@ -246,6 +246,8 @@ impl fmt::Display for ErrorKind {
     }
 }
 
+impl std::error::Error for ErrorKind {}
+
 /// A failed call, as the platform reports it: what, and which grain (the innermost that failed).
 #[derive(Clone, PartialEq, Eq)]
 pub struct PlatformError(Box<(ErrorKind, Option<GrainId>)>);

@@ -61,6 +61,7 @@ const NAMED: &[Named] = &[
         places: &[
             "proto",
             "raft-meta/src/lib.rs",
+            "raft-meta/src/member",
             "raft-meta/src/raft",
             "raft-meta/src/service",
             "raft-meta/src/client",
