@@ -2,7 +2,8 @@
 //!
 //! The key comes in the metadata `millet-key` (or `millet-key-bin` for keys that are not printable
 //! ASCII), the deadline in `grpc-timeout`, a request id to be kept over retries in `millet-request-id`
-//! (32 hexadecimal digits). With content type `application/grpc+json` message and answer are JSON.
+//! (32 hexadecimal digits). With content type `application/grpc+json` (or metadata `millet-form: json`)
+//! message and answer are JSON.
 //! Arguments are checked before they travel; the turn itself belongs to its activation, so a caller who
 //! goes away only loses the answer.
 
@@ -44,6 +45,8 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 const KEY: &str = "millet-key";
 const KEY_BIN: &str = "millet-key-bin";
 const REQUEST: &str = "millet-request-id";
+/// `json`: as the content type `application/grpc+json`, for clients whose library sets that header itself.
+const FORM: &str = "millet-form";
 
 /// The dynamic service. Cheap to clone.
 #[derive(Clone)]
@@ -105,7 +108,9 @@ enum Form {
 impl Form {
     fn of(headers: &HeaderMap) -> Option<Self> {
         let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+        let json = headers.get(FORM).is_some_and(|v| v == "json");
         match value.split(';').next()?.trim() {
+            "application/grpc" if json => Some(Self::Json),
             "application/grpc" | "application/grpc+proto" => Some(Self::Binary),
             "application/grpc+json" => Some(Self::Json),
             _ => None,
