@@ -185,6 +185,17 @@ impl<G: Grain> Activation<G> {
         }
     }
 
+    /// The next activation of the same grain, with what waited for the last one.
+    pub(crate) fn successor(of: &Self, waiting: Vec<Parcel<G::Service>>) -> Self {
+        let next = Self::new(of.key.clone(), of.host.clone());
+        {
+            let mut inner = next.inner.lock();
+            inner.queue = waiting;
+            inner.go(Event::Called);
+        }
+        next
+    }
+
     pub(crate) fn id(&self) -> GrainId {
         GrainId::new(self.host.ty.clone(), self.key.clone())
     }

@@ -62,6 +62,28 @@ impl<G: Grain> Catalog<G> {
         drop(removed);
     }
 
+    /// Removes an activation, or puts its successor into its place, in one step: nothing new gets ahead of
+    /// what the successor takes over. `successor` hears whether the activation is here, and may take its
+    /// lock: the only place where one lock is held under another, always in this order.
+    pub(crate) fn succeed(
+        &self,
+        act: &Arc<Activation<G>>,
+        successor: impl FnOnce(bool) -> Option<Activation<G>>,
+    ) -> Option<Arc<Activation<G>>> {
+        let hash = self.hash(&act.key);
+        let mut part = self.part(hash).lock();
+        let entry = part.find_entry(hash, |a| Arc::ptr_eq(a, act)).ok();
+        let next = successor(entry.is_some()).map(Arc::new);
+        let removed = match (entry, &next) {
+            (Some(mut e), Some(next)) => Some(std::mem::replace(e.get_mut(), next.clone())),
+            (Some(e), None) => Some(e.remove().0),
+            (None, _) => None,
+        };
+        drop(part);
+        drop(removed);
+        next
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.parts.iter().map(|p| p.lock().len()).sum()
     }

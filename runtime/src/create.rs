@@ -42,7 +42,8 @@ impl<'a, G: Grain> Create<'a, G> {
     }
 
     /// Declares a state in the store called `default`. Its value is loaded before `activate` runs; until
-    /// then it is `T::default()`. Visit it in `persist` (`millet::states!`), or activation fails.
+    /// then it is `T::default()`. To choose another mode than write-through, name the type:
+    /// `c.state::<Profile>("profile").write_behind(…)`. Visit it in `persist` (`millet::states!`), or activation fails.
     pub fn state<T: Storable>(&mut self, name: &'static str) -> Persistent<T> {
         self.state_in("default", name)
     }

@@ -131,18 +131,6 @@ impl<G: Grain> Host<G> {
         parcel.reject(error);
     }
 
-    /// Gives a message that has not run to the next activation.
-    pub(crate) fn redeliver(&self, key_of: &Activation<G>, parcel: Parcel<G::Service>) {
-        if let Err(back) = self.deliver_here(&key_of.key, parcel, FirstPoll::Spawned, Activate::Yes) {
-            let (not, parcel) = *back;
-            let kind = match not {
-                NotDelivered::Elsewhere => ErrorKind::Fenced,
-                NotDelivered::Refused(kind) => kind,
-            };
-            self.refuse_with(parcel, PlatformError::new(kind).at(&key_of.id()));
-        }
-    }
-
     fn deliver_here(
         &self,
         key: &Key,
@@ -180,10 +168,7 @@ impl<G: Grain> Host<G> {
         {
             return Err(NotDelivered::Elsewhere);
         }
-        if self.troubled.load(Ordering::Acquire) > 0 {
-            let now = self.deps.clock.boottime();
-            self.troubles.lock().check(key, now).map_err(NotDelivered::Refused)?;
-        }
+        self.may_activate(key).map_err(NotDelivered::Refused)?;
         let Some(me) = self.me.upgrade() else {
             return Err(NotDelivered::Refused(ErrorKind::Unavailable {
                 what: "this runtime has stopped".into(),
@@ -193,6 +178,15 @@ impl<G: Grain> Host<G> {
     }
 
     // ------------------------------------------------------------ trouble
+
+    /// Not in quarantine, not waiting for its next try.
+    pub(crate) fn may_activate(&self, key: &Key) -> Result<(), ErrorKind> {
+        if self.troubled.load(Ordering::Acquire) == 0 {
+            return Ok(());
+        }
+        let now = self.deps.clock.boottime();
+        self.troubles.lock().check(key, now)
+    }
 
     pub(crate) fn activated(&self, key: &Key) {
         self.deps.counters.activated.add(1);

@@ -13,10 +13,10 @@ use crate::{
     activation::{Activation, Born},
     create::CannotCreate,
     fence::Standing,
-    parcel::{Head, Parcel},
+    parcel::{FirstPoll, Head, Parcel},
     persistent::Slot,
     phase::Event,
-    run::{answer_panic, lost, said},
+    run::{self, answer_panic, lost, said},
     saving::{self, LoadError},
     service::caught,
 };
@@ -163,22 +163,33 @@ pub(crate) async fn finish<G: Grain>(
     bury(act, reason, batch);
 }
 
-/// The last steps: the claim is dead before the next activation can ask for one (R1).
+/// The last steps. The claim is dead before the next activation can ask for one (R1); what waits goes to
+/// that one, in order and before anything newer, or is sent elsewhere: never both (R13).
 pub(crate) fn bury<G: Grain>(
     act: &Arc<Activation<G>>,
     reason: EndReason,
     batch: VecDeque<Parcel<G::Service>>,
 ) {
     give_up(act);
-    let (queue, guards) = act.close(Event::Ended);
-    act.host.catalog.remove(act);
-    tracing::debug!(grain = %act.id(), %reason, "activation ended");
-    for parcel in batch.into_iter().chain(queue) {
-        if reason.loses_claim() {
-            act.host.refuse(parcel, ErrorKind::Fenced);
-        } else {
-            act.host.redeliver(act, parcel);
+    let onward = if reason.loses_claim() { Err(ErrorKind::Fenced) } else { act.host.may_activate(&act.key) };
+    let (mut guards, mut stranded) = (Vec::new(), Vec::new());
+    let next = act.host.catalog.succeed(act, |found| {
+        let (queue, held) = act.close(Event::Ended);
+        guards = held;
+        let waiting: Vec<_> = batch.into_iter().chain(queue).collect();
+        if found && onward.is_ok() && !waiting.is_empty() {
+            return Some(Activation::successor(act, waiting));
         }
+        stranded = waiting;
+        None
+    });
+    tracing::debug!(grain = %act.id(), %reason, "activation ended");
+    let kind = onward.err().unwrap_or(ErrorKind::Fenced);
+    for parcel in stranded {
+        act.host.refuse_with(parcel, PlatformError::new(kind.clone()).at(&act.id()));
+    }
+    if let Some(next) = next {
+        run::start(next, None, None, FirstPoll::Spawned);
     }
     drop(guards);
 }
