@@ -305,18 +305,20 @@ impl<K: Kind> ProbeRef<K> {
         self.0.tell::<Add<K>>(n)
     }
     /// Runs a closure as an exclusive turn.
-    pub async fn run<F>(&self, f: F) -> Heard
+    pub fn run<F>(&self, f: F) -> impl Future<Output = Heard> + Send + use<K, F>
     where
         F: for<'a> FnOnce(&'a mut Probe<K>, &'a Ctx<Probe<K>>) -> BoxFuture<'a, Said> + Send + 'static,
     {
-        self.0.call::<Do<K>>(Box::new(f)).await
+        let r = self.0.clone();
+        async move { r.call::<Do<K>>(Box::new(f)).await }
     }
     /// Runs a closure as a shared turn.
-    pub async fn look<F>(&self, f: F) -> Heard
+    pub fn look<F>(&self, f: F) -> impl Future<Output = Heard> + Send + use<K, F>
     where
         F: for<'a> FnOnce(&'a Probe<K>, &'a Ctx<Probe<K>>) -> BoxFuture<'a, Said> + Send + 'static,
     {
-        self.0.call::<Look<K>>(Box::new(f)).await
+        let r = self.0.clone();
+        async move { r.call::<Look<K>>(Box::new(f)).await }
     }
 }
 
