@@ -3,11 +3,13 @@
 //!
 //! - `machine`: the `meta` group's state machine (sessions, leases, shards, workers); pure.
 //! - `state`: the `state` group's machine (grain state) over an `engine`.
+//! - `engine`: sled and redb as caches of snapshot and log.
 //! - `log`: the Raft log on `core::world::Disk`.
 //! - `raft`: the only place that names openraft.
 //! - `leader`, `service`, `client`: what a leader does, what members serve, how nodes ask.
 
 pub mod client;
+pub mod engine;
 pub mod group;
 pub mod identity;
 pub mod leader;
@@ -16,6 +18,7 @@ pub mod machine;
 mod member;
 mod raft;
 mod service;
+pub mod state;
 
 pub use member::{Engine, Member, MemberError, MemberOptions};
 pub use service::Services;

@@ -1,0 +1,722 @@
+//! The `state` group's machine over both engines: the store's rules by the conformance suite, recovery
+//! after kills and power cuts (R19), copies taken while it changes.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod real;
+
+use std::{
+    io::{self, BufRead, BufReader, Read},
+    path::Path,
+    process::{Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use millet_core::{
+    BoxFuture, Epoch, GrainId, GrainType, Grant, Key, SessionId, ShardId,
+    store::{StateStore, StoreError, Stored, Token, Version, Write},
+    world::{Disk, DiskFile},
+};
+use millet_proto::state::{Done, Op};
+use millet_raft_meta::{
+    engine::{self, Engine, EngineKind, RedbEngine},
+    group::{Applied, ApplyEntry, GroupMachine},
+    state::{StateCommand, StateGroup, StateReader, StateReply, StateResult},
+};
+use millet_testkit::{Cut, SimDisk};
+use parking_lot::Mutex;
+
+const CACHE: u64 = 16 << 20;
+
+fn real() -> Arc<dyn Disk> {
+    Arc::new(real::RealDisk)
+}
+
+fn redb_on(disk: &SimDisk) -> StateGroup {
+    StateGroup::open(
+        engine::open(EngineKind::Redb, Arc::new(disk.clone()), Path::new("/data/state"), CACHE).unwrap(),
+    )
+    .unwrap()
+}
+
+fn fresh() -> StateGroup {
+    redb_on(&SimDisk::new())
+}
+
+fn entry(index: u64, command: &StateCommand) -> ApplyEntry {
+    ApplyEntry {
+        index,
+        log_id: Bytes::from(format!("log id {index}")),
+        membership: None,
+        command: Some(command.encode()),
+    }
+}
+
+/// The content as a snapshot has it: equal bytes, equal state.
+fn content(group: &mut StateGroup) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    group.snapshot().unwrap().write_to(&mut bytes).unwrap();
+    bytes
+}
+
+/// The keys in a content.
+fn keys(mut content: &[u8]) -> Vec<&[u8]> {
+    let mut found = Vec::new();
+    while content[..4] != u32::MAX.to_be_bytes() {
+        let [key, value] =
+            [0, 4].map(|at| u32::from_be_bytes(content[at..at + 4].try_into().unwrap()) as usize);
+        found.push(&content[8..8 + key]);
+        content = &content[8 + key + value..];
+    }
+    found
+}
+
+// --- The store's rules -------------------------------------------------------------------------------
+
+/// A state store of one replica without Raft: every operation is an entry of its own.
+struct OneReplica {
+    group: Mutex<(StateGroup, u64)>,
+    reader: StateReader,
+}
+
+impl OneReplica {
+    fn new(group: StateGroup) -> Self {
+        Self { reader: group.reader(), group: Mutex::new((group, 0)) }
+    }
+
+    fn carry_out(&self, op: Op) -> StateResult {
+        let (group, index) = &mut *self.group.lock();
+        *index += 1;
+        let reply = group.apply(vec![entry(*index, &StateCommand::Batch(vec![op]))]).unwrap().remove(0);
+        StateReply::decode(&reply).unwrap().0.remove(0)
+    }
+
+    fn write(&self, w: Write<'_>, value: Option<Bytes>) -> Result<Version, StoreError> {
+        let op = Op::Write {
+            grain: w.grain.clone(),
+            slot: w.slot.into(),
+            shard: w.shard,
+            token: w.token,
+            version: w.version,
+            value,
+        };
+        match self.carry_out(op)? {
+            Done::Written(version) => Ok(version),
+            other => panic!("{other:?} does not answer a write"),
+        }
+    }
+}
+
+fn stored(result: StateResult) -> Result<Stored, StoreError> {
+    match result? {
+        Done::Stored(stored) => Ok(stored),
+        other => panic!("{other:?} does not answer a read"),
+    }
+}
+
+impl StateStore for OneReplica {
+    fn open<'a>(
+        &'a self,
+        grain: &'a GrainId,
+        slot: &'a str,
+        token: Token,
+    ) -> BoxFuture<'a, Result<Stored, StoreError>> {
+        Box::pin(async move {
+            stored(self.carry_out(Op::Open { grain: grain.clone(), slot: slot.into(), token }))
+        })
+    }
+    fn open_shard<'a>(
+        &'a self,
+        ty: &'a GrainType,
+        shard: ShardId,
+        grant: Grant,
+        session: SessionId,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(
+            async move { self.carry_out(Op::OpenShard { ty: ty.clone(), shard, grant, session }).map(drop) },
+        )
+    }
+    fn load<'a>(
+        &'a self,
+        grain: &'a GrainId,
+        slot: &'a str,
+        shard: ShardId,
+        token: Token,
+    ) -> BoxFuture<'a, Result<Stored, StoreError>> {
+        Box::pin(async move { stored(self.reader.load(grain, slot, shard, token).unwrap()) })
+    }
+    fn save<'a>(&'a self, write: Write<'a>, value: Bytes) -> BoxFuture<'a, Result<Version, StoreError>> {
+        Box::pin(async move { self.write(write, Some(value)) })
+    }
+    fn clear<'a>(&'a self, write: Write<'a>) -> BoxFuture<'a, Result<Version, StoreError>> {
+        Box::pin(async move { self.write(write, None) })
+    }
+}
+
+#[tokio::test]
+async fn the_state_machine_on_redb_conforms() {
+    millet_testkit::store_suite::run(async || OneReplica::new(fresh())).await;
+}
+
+#[tokio::test]
+async fn the_state_machine_on_sled_conforms() {
+    let temp = tempfile::tempdir().unwrap();
+    let made = Mutex::new(0);
+    let make = async || {
+        *made.lock() += 1;
+        let dir = temp.path().join(format!("state-{}", made.lock()));
+        OneReplica::new(
+            StateGroup::open(engine::open(EngineKind::Sled, real(), &dir, CACHE).unwrap()).unwrap(),
+        )
+    };
+    millet_testkit::store_suite::run(make).await;
+}
+
+fn grain(n: u64) -> GrainId {
+    GrainId::new(GrainType::new("realm.Player").unwrap(), n)
+}
+
+fn token(index: u64) -> Token {
+    Token { epoch: Epoch { grant: Grant { generation: 1, index }, activation: 1 }, session: SessionId(index) }
+}
+
+fn open(n: u64, t: Token) -> Op {
+    Op::Open { grain: grain(n), slot: "s".into(), token: t }
+}
+
+fn save(n: u64, t: Token, version: u64, value: Option<Bytes>) -> Op {
+    Op::Write { grain: grain(n), slot: "s".into(), shard: None, token: t, version: Version(version), value }
+}
+
+fn results(group: &mut StateGroup, index: u64, ops: Vec<Op>) -> Vec<StateResult> {
+    let reply = group.apply(vec![entry(index, &StateCommand::Batch(ops))]).unwrap().remove(0);
+    StateReply::decode(&reply).unwrap().0
+}
+
+#[test]
+fn operations_of_one_batch_see_each_other() {
+    let value = Some(Bytes::from_static(b"x"));
+    let got = results(
+        &mut fresh(),
+        1,
+        vec![
+            open(1, token(5)),
+            save(1, token(5), 0, value.clone()),
+            open(1, token(6)),
+            save(1, token(5), 1, None),
+        ],
+    );
+    assert_eq!(got[1], Ok(Done::Written(Version(1))));
+    assert_eq!(got[2], Ok(Done::Stored(Stored { version: Version(1), value })));
+    assert!(matches!(got[3], Err(StoreError::Fenced { .. })));
+}
+
+#[test]
+fn r2_ended_sessions_are_refused_and_their_valueless_floors_swept_a_few_at_a_time() {
+    let mut group = fresh();
+    let floors: Vec<Op> = (0..600).map(|n| open(n, token(5))).collect();
+    results(&mut group, 1, floors);
+    results(&mut group, 2, vec![save(3, token(5), 0, Some(Bytes::from_static(b"kept"))), open(4, token(9))]);
+    let rows = |group: &mut StateGroup| keys(&content(group)).iter().filter(|k| k[0] == b'h').count();
+    let mut counts = Vec::new();
+    for index in 3..7 {
+        group.apply(vec![entry(index, &StateCommand::OldestLiving(SessionId(8)))]).unwrap();
+        counts.push(rows(&mut group));
+    }
+    assert_eq!(counts[0], 600 - 254, "at most 256 rows are looked at, two of them stay");
+    assert_eq!(counts[3], 2, "the row with a value and the floor of a living session");
+    let got = results(&mut group, 7, vec![save(3, token(5), 1, None), open(1, token(7)), open(3, token(9))]);
+    assert_eq!(got[0], Err(StoreError::SessionEnded(SessionId(5))));
+    assert_eq!(got[1], Err(StoreError::SessionEnded(SessionId(7))));
+    assert_eq!(
+        got[2],
+        Ok(Done::Stored(Stored { version: Version(1), value: Some(Bytes::from_static(b"kept")) }))
+    );
+    group.apply(vec![entry(8, &StateCommand::OldestLiving(SessionId(2)))]).unwrap();
+    assert_eq!(group.reader().oldest_living().unwrap(), SessionId(8), "it never goes back");
+}
+
+#[test]
+fn a_command_of_a_later_release_stops_the_member() {
+    let bad = ApplyEntry {
+        command: Some(Bytes::from_static(&[99, 1, 2])),
+        ..entry(7, &StateCommand::OldestLiving(SessionId(1)))
+    };
+    let error = fresh().apply(vec![bad]).unwrap_err().to_string();
+    assert!(error.contains("entry 7") && error.contains("version 99"), "{error}");
+}
+
+// --- A fixed history ----------------------------------------------------------------------------------
+
+/// Entry `index` of a history with values of every size that sled treats differently (R19), clears,
+/// shard floors and sweeps. The same on every replica.
+fn history(index: u64) -> ApplyEntry {
+    history_up_to(index, usize::MAX)
+}
+
+/// The same with no value above `limit` bytes.
+fn history_up_to(index: u64, limit: usize) -> ApplyEntry {
+    const SIZES: [usize; 8] = [1, 128, 8 << 10, 16 << 10, 60 << 10, 140 << 10, 1 << 20, 4 << 20];
+    let n = index % 23;
+    let t = token(index);
+    let value = Bytes::from(vec![index as u8; SIZES[(index % 8) as usize].min(limit)]);
+    let command = match index % 10 {
+        3 => StateCommand::OldestLiving(SessionId(index / 2)),
+        7 => StateCommand::Batch(vec![
+            Op::OpenShard {
+                ty: grain(0).ty,
+                shard: ShardId((index % 5) as u32),
+                grant: t.epoch.grant,
+                session: t.session,
+            },
+            open(1000 + index, t),
+        ]),
+        // Large values go to grains of their own, …
+        _ if value.len() > 16 << 10 => StateCommand::Batch(vec![save(2000 + index, t, 0, Some(value))]),
+        // … small ones to a few, with several guesses at the version: one fits, whatever happened before.
+        _ => StateCommand::Batch(
+            (0..12).map(|v| save(n, t, v, (index % 6 != 5).then(|| value.clone()))).collect(),
+        ),
+    };
+    ApplyEntry {
+        membership: (index % 40 == 1).then(|| Bytes::from(format!("members {index}"))),
+        ..entry(index, &command)
+    }
+}
+
+fn apply_history(group: &mut StateGroup, to: u64) {
+    for index in group.applied().index + 1..=to {
+        group.apply(vec![history(index)]).unwrap();
+    }
+}
+
+/// What a replica that never stopped has after `to` entries.
+fn expected(to: u64) -> (Applied, Vec<u8>) {
+    let mut group = fresh();
+    apply_history(&mut group, to);
+    (group.applied(), content(&mut group))
+}
+
+#[test]
+fn replicas_agree_however_their_entries_are_cut_into_calls() {
+    let (applied, one_by_one) = expected(90);
+    assert_eq!(applied.membership, Bytes::from_static(b"members 81"));
+    for cut in [7, 90] {
+        let mut group = fresh();
+        let entries: Vec<ApplyEntry> = (1..=90).map(history).collect();
+        for part in entries.chunks(cut) {
+            group.apply(part.to_vec()).unwrap();
+        }
+        assert_eq!(group.applied(), applied);
+        assert!(content(&mut group) == one_by_one, "cut into {cut}");
+    }
+}
+
+#[test]
+fn a_snapshot_restores_the_same_state_into_either_engine() {
+    let (applied, snapshot) = expected(60);
+    let temp = tempfile::tempdir().unwrap();
+    let sled = StateGroup::open(engine::open(EngineKind::Sled, real(), temp.path(), CACHE).unwrap()).unwrap();
+    for mut group in [fresh(), sled] {
+        apply_history(&mut group, 25); // something to replace
+        group.restore(applied.clone(), Box::new(io::Cursor::new(snapshot.clone()))).unwrap();
+        assert_eq!(group.applied(), applied);
+        assert!(content(&mut group) == snapshot);
+        apply_history(&mut group, 75);
+        assert!(content(&mut group) == expected(75).1, "it goes on from there");
+    }
+}
+
+#[test]
+fn a_snapshot_that_ends_early_is_an_error_and_leaves_no_mark() {
+    let (applied, snapshot) = expected(30);
+    let disk = SimDisk::new();
+    let mut group = redb_on(&disk);
+    apply_history(&mut group, 5);
+    let half = snapshot[..snapshot.len() / 2].to_vec();
+    assert_eq!(
+        group.restore(applied, Box::new(io::Cursor::new(half))).unwrap_err().kind(),
+        io::ErrorKind::UnexpectedEof
+    );
+    drop(group);
+    assert_eq!(redb_on(&disk).applied(), Applied::default(), "it starts over");
+}
+
+/// A copy is of one instant, however much changes while it is written.
+#[test]
+fn a_snapshot_is_consistent_while_entries_are_applied() {
+    let mut group = fresh();
+    apply_history(&mut group, 60);
+    let (applied, expected) = expected(60);
+    let mut first = group.snapshot().unwrap();
+    let mut second = group.snapshot().unwrap();
+    apply_history(&mut group, 75);
+    assert_eq!(first.applied(), applied);
+    let mut out = Interleaved { bytes: Vec::new(), group: &mut group };
+    first.write_to(&mut out).unwrap();
+    assert!(out.bytes == expected, "entries were applied between its pages");
+    let mut bytes = Vec::new();
+    second.write_to(&mut bytes).unwrap();
+    assert!(bytes == expected, "a second copy of the same instant");
+    assert!(group.applied().index > 75);
+}
+
+/// Applies an entry whenever a large piece is written.
+struct Interleaved<'a> {
+    bytes: Vec<u8>,
+    group: &'a mut StateGroup,
+}
+
+impl io::Write for Interleaved<'_> {
+    fn write(&mut self, b: &[u8]) -> io::Result<usize> {
+        self.bytes.extend_from_slice(b);
+        if b.len() > 100_000 && self.group.applied().index < 110 {
+            let next = self.group.applied().index + 1;
+            apply_history(self.group, next);
+        }
+        Ok(b.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_snapshot_under_way_fails_when_the_state_is_replaced() {
+    let mut group = fresh();
+    apply_history(&mut group, 20);
+    let mut old = group.snapshot().unwrap();
+    let (applied, snapshot) = expected(30);
+    group.restore(applied, Box::new(io::Cursor::new(snapshot))).unwrap();
+    assert!(old.write_to(&mut Vec::new()).unwrap_err().to_string().contains("replaced"));
+}
+
+// --- Recovery (R19) -----------------------------------------------------------------------------------
+
+/// The real disk of a machine that can be told to have been switched off and on.
+struct Rebooted(&'static str);
+
+impl Disk for Rebooted {
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        real::RealDisk.open(path)
+    }
+    fn create(&self, path: &Path, bytes: u64) -> io::Result<Box<dyn DiskFile>> {
+        real::RealDisk.create(path, bytes)
+    }
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        real::RealDisk.read(path)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        real::RealDisk.list(dir)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        real::RealDisk.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        real::RealDisk.remove(path)
+    }
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        real::RealDisk.create_dir(dir)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        real::RealDisk.sync_dir(dir)
+    }
+    fn sync_file_system(&self, dir: &Path) -> io::Result<()> {
+        real::RealDisk.sync_file_system(dir)
+    }
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        real::RealDisk.lock(path)
+    }
+    fn boot_id(&self) -> io::Result<String> {
+        Ok(self.0.into())
+    }
+}
+
+fn sled_after_boot(dir: &Path, boot: &'static str) -> Arc<dyn Engine> {
+    engine::open(EngineKind::Sled, Arc::new(Rebooted(boot)), dir, CACHE).unwrap()
+}
+
+#[test]
+fn r19_a_sled_that_was_open_when_the_machine_went_down_is_rebuilt_from_snapshot_and_log() {
+    let temp = tempfile::tempdir().unwrap();
+    let (at_snapshot, snapshot) = expected(40);
+    let mut group = StateGroup::open(sled_after_boot(temp.path(), "one")).unwrap();
+    apply_history(&mut group, 80);
+    drop(group); // not closed
+    let mut group = StateGroup::open(sled_after_boot(temp.path(), "two")).unwrap();
+    assert_eq!(group.applied(), Applied::default(), "nothing of it is believed");
+    group.restore(at_snapshot, Box::new(io::Cursor::new(snapshot))).unwrap();
+    apply_history(&mut group, 80);
+    assert!(content(&mut group) == expected(80).1);
+}
+
+#[test]
+fn r19_a_sled_that_was_closed_survives_a_reboot_and_one_that_was_not_a_restart() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut group = StateGroup::open(sled_after_boot(temp.path(), "one")).unwrap();
+    apply_history(&mut group, 30);
+    drop(group); // a process that ended without a word, on a machine that stayed up
+    let mut group = StateGroup::open(sled_after_boot(temp.path(), "one")).unwrap();
+    assert_eq!(group.applied().index, 30);
+    apply_history(&mut group, 45);
+    group.engine().close().unwrap();
+    assert!(group.engine().get(b"x").is_err(), "closed");
+    let mut group = StateGroup::open(sled_after_boot(temp.path(), "two")).unwrap();
+    assert_eq!(group.applied().index, 45);
+    assert!(content(&mut group) == expected(45).1);
+}
+
+#[test]
+fn r19_a_damaged_sled_is_rebuilt() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut group = StateGroup::open(sled_after_boot(temp.path(), "one")).unwrap();
+    apply_history(&mut group, 12);
+    group.engine().close().unwrap();
+    drop(group);
+    let conf = temp.path().join("db/conf");
+    assert!(conf.exists());
+    std::fs::write(&conf, b"not a configuration").unwrap();
+    let mut group = StateGroup::open(sled_after_boot(temp.path(), "one")).unwrap();
+    assert_eq!(group.applied(), Applied::default());
+    apply_history(&mut group, 12);
+    assert!(content(&mut group) == expected(12).1);
+}
+
+#[test]
+fn r19_the_guard_is_flush_and_then_a_sync_of_the_file_system_whose_failure_is_an_error() {
+    let disk = SimDisk::new();
+    let mut group = redb_on(&disk);
+    apply_history(&mut group, 30);
+    group.engine().guard().unwrap();
+    disk.power_cut(Cut::DropUnsynced);
+    let mut group = redb_on(&disk);
+    assert_eq!(group.applied().index, 30, "what was guarded survives");
+    assert!(content(&mut group) == expected(30).1);
+    disk.fail_sync_after(0);
+    assert!(group.engine().guard().is_err());
+
+    let temp = tempfile::tempdir().unwrap();
+    let sled = engine::open(EngineKind::Sled, Arc::new(NoSync), temp.path(), CACHE).unwrap();
+    assert!(sled.guard().unwrap_err().to_string().contains("no sync"));
+    assert!(sled.close().is_err(), "it is not noted as clean");
+}
+
+/// A real disk whose file system cannot be synced.
+struct NoSync;
+
+impl Disk for NoSync {
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        real::RealDisk.open(path)
+    }
+    fn create(&self, path: &Path, bytes: u64) -> io::Result<Box<dyn DiskFile>> {
+        real::RealDisk.create(path, bytes)
+    }
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        real::RealDisk.read(path)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        real::RealDisk.list(dir)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        real::RealDisk.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        real::RealDisk.remove(path)
+    }
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        real::RealDisk.create_dir(dir)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        real::RealDisk.sync_dir(dir)
+    }
+    fn sync_file_system(&self, _: &Path) -> io::Result<()> {
+        Err(io::Error::other("no sync"))
+    }
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        real::RealDisk.lock(path)
+    }
+    fn boot_id(&self) -> io::Result<String> {
+        real::RealDisk.boot_id()
+    }
+}
+
+/// Whatever a power cut leaves, redb comes back at some earlier entry, whole, and the log does the rest.
+#[test]
+fn r19_redb_comes_back_at_an_earlier_entry_after_any_power_cut() {
+    let next = |group: &StateGroup| history_up_to(group.applied().index + 1, 20_000);
+    let mut expected = vec![content(&mut fresh())];
+    let mut whole = fresh();
+    for _ in 0..40 {
+        whole.apply(vec![next(&whole)]).unwrap();
+        expected.push(content(&mut whole));
+    }
+    for seed in 0..40u64 {
+        let disk = SimDisk::new();
+        let mut group = redb_on(&disk);
+        let go_on = |group: &mut StateGroup, to: u64, guard_every: u64| -> io::Result<()> {
+            while group.applied().index < to {
+                group.apply(vec![next(group)])?;
+                if group.applied().index.is_multiple_of(guard_every) {
+                    group.engine().guard()?;
+                }
+            }
+            Ok(())
+        };
+        go_on(&mut group, 12, 12).unwrap();
+        disk.power_off_after(seed * 5);
+        let cut_short = go_on(&mut group, 40, 5);
+        drop(group);
+        disk.power_cut(if seed % 4 == 0 { Cut::DropUnsynced } else { Cut::KeepSome(seed) });
+        let mut group = redb_on(&disk);
+        let index = group.applied().index;
+        assert!(index >= 12, "seed {seed}: what was guarded survives, found {index}");
+        assert!(index >= 40 || cut_short.is_err(), "seed {seed}: the last guard counts too");
+        assert!(content(&mut group) == expected[index as usize], "seed {seed}: whole at entry {index}");
+        go_on(&mut group, 40, 100).unwrap();
+        assert!(content(&mut group) == expected[40], "seed {seed}");
+    }
+}
+
+/// `kill -9` while it writes: the engine comes back at some entry, whole, and the log does the rest.
+#[test]
+fn r19_engines_survive_kill_9() {
+    for kind in ["sled", "redb"] {
+        let temp = tempfile::tempdir().unwrap();
+        for round in 1..=3 {
+            let mut child = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "child_that_writes_until_it_is_killed", "--nocapture"])
+                .env("MILLET_TEST_ENGINE", kind)
+                .env("MILLET_TEST_DIR", temp.path())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let out = BufReader::new(child.stdout.take().unwrap());
+            let reached = out
+                .lines()
+                .map_while(Result::ok)
+                .find(|line| line.starts_with("applied") && line[8..].parse::<u64>().unwrap() >= round * 25);
+            child.kill().unwrap();
+            child.wait().unwrap();
+            assert!(reached.is_some(), "{kind}: the child wrote");
+            let engine = engine::open(kind.parse().unwrap(), real(), temp.path(), CACHE).unwrap();
+            let mut group = StateGroup::open(engine).unwrap();
+            let index = group.applied().index;
+            assert!(
+                content(&mut group) == expected(index).1,
+                "{kind}, round {round}: whole at entry {index}"
+            );
+            apply_history(&mut group, index + 5);
+            assert!(content(&mut group) == expected(index + 5).1, "{kind}, round {round}: goes on");
+            group.engine().close().unwrap();
+        }
+    }
+}
+
+/// Not a test of its own: what [`r19_engines_survive_kill_9`] starts and kills.
+#[test]
+fn child_that_writes_until_it_is_killed() {
+    let (Ok(kind), Ok(dir)) = (std::env::var("MILLET_TEST_ENGINE"), std::env::var("MILLET_TEST_DIR")) else {
+        return;
+    };
+    let engine = engine::open(kind.parse().unwrap(), real(), Path::new(&dir), CACHE).unwrap();
+    let mut group = StateGroup::open(engine).unwrap();
+    let start = std::time::Instant::now();
+    while start.elapsed() < Duration::from_secs(60) {
+        let next = group.applied().index + 1;
+        apply_history(&mut group, next);
+        println!("applied {next}");
+    }
+}
+
+// --- Engines ------------------------------------------------------------------------------------------
+
+fn engine_keeps_its_promises(reopen: impl Fn() -> Arc<dyn Engine>) {
+    let bytes = |s: &'static str| Bytes::from_static(s.as_bytes());
+    let engine = reopen();
+    assert_eq!(engine.mark().unwrap(), None);
+    let big = Bytes::from(vec![7; 4 << 20]);
+    engine
+        .apply(
+            &[
+                (bytes("b"), Some(bytes("2"))),
+                (bytes("a"), Some(bytes("1"))),
+                (bytes("c"), Some(big.clone())),
+            ],
+            Some(b"m1"),
+        )
+        .unwrap();
+    engine
+        .apply(&[(bytes("a"), None), (bytes(""), Some(bytes(""))), (bytes("d"), Some(bytes("4")))], None)
+        .unwrap();
+    assert_eq!(engine.get(b"a").unwrap(), None);
+    assert_eq!(engine.get(b"").unwrap(), Some(bytes("")));
+    assert_eq!(engine.mark().unwrap(), Some(bytes("m1")));
+    let keys = |from: &[u8], items, size| {
+        engine.scan(from, items, size).unwrap().into_iter().map(|(k, _)| k).collect::<Vec<_>>()
+    };
+    assert_eq!(keys(b"", 10, usize::MAX), ["", "b", "c", "d"]);
+    assert_eq!(keys(b"b", 2, usize::MAX), ["b", "c"]);
+    assert_eq!(keys(b"c", 10, 1), ["c"], "one row, however large");
+    assert!(keys(b"x", 10, 1).is_empty());
+    engine.close().unwrap();
+    drop(engine);
+    let engine = reopen();
+    assert!(engine.get(b"c").unwrap() == Some(big), "{}", engine.name());
+    assert_eq!(engine.mark().unwrap(), Some(bytes("m1")));
+    engine.wipe().unwrap();
+    assert_eq!(engine.mark().unwrap(), None);
+    assert_eq!(engine.scan(b"", 10, usize::MAX).unwrap(), []);
+    engine.apply(&[(bytes("z"), Some(bytes("26")))], Some(b"m2")).unwrap();
+    assert_eq!(engine.get(b"z").unwrap(), Some(bytes("26")));
+}
+
+#[test]
+fn both_engines_keep_their_promises() {
+    let temp = tempfile::tempdir().unwrap();
+    for kind in [EngineKind::Sled, EngineKind::Redb] {
+        let dir = temp.path().join(format!("{kind:?}"));
+        engine_keeps_its_promises(|| engine::open(kind, real(), &dir, CACHE).unwrap());
+    }
+    let disk = SimDisk::new();
+    engine_keeps_its_promises(|| {
+        Arc::new(RedbEngine::open(Arc::new(disk.clone()), Path::new("/data/state"), CACHE).unwrap())
+    });
+    assert!("rocksdb".parse::<EngineKind>().unwrap_err().contains("sled"));
+}
+
+#[test]
+fn text_keys_of_the_largest_size_fit() {
+    let key = Key::text(&"k".repeat(millet_core::limits::KEY_BYTES)).unwrap();
+    let long = GrainId::new(grain(0).ty, key);
+    let slot = "s".repeat(128);
+    let ops = vec![
+        Op::Write {
+            grain: long.clone(),
+            slot: slot.clone(),
+            shard: None,
+            token: token(1),
+            version: Version(0),
+            value: Some(Bytes::from_static(b"v")),
+        },
+        Op::Open { grain: long.clone(), slot, token: token(1) },
+        Op::Open { grain: long, slot: "s".repeat(129), token: token(1) },
+    ];
+    let got = results(&mut fresh(), 1, ops);
+    assert_eq!(
+        got[1],
+        Ok(Done::Stored(Stored { version: Version(1), value: Some(Bytes::from_static(b"v")) }))
+    );
+    assert_eq!(got[2], Err(StoreError::TooLarge { bytes: 129, limit: 128 }));
+}
+
+#[test]
+fn unread_content_is_not_believed() {
+    let mut lies = Vec::from(u32::to_be_bytes(5));
+    lies.extend(u32::to_be_bytes(u32::MAX - 1)); // a value of 4 GiB that is not there
+    lies.extend(b"short");
+    let error =
+        fresh().restore(Applied::default(), Box::new(io::Cursor::new(lies).take(1 << 20))).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+}
