@@ -6,6 +6,7 @@
 //! - `health`: when the node says that it is ready.
 //! - `leave`: the graceful way out.
 
+mod api;
 mod assemble;
 mod builder;
 mod error;
