@@ -15,7 +15,7 @@ const ERRORS: &str = "docs/errors.md";
 const CONFIG_SOURCE: &str = "server/src/config";
 const CONFIG: &str = "docs/config.md";
 const FEATURE_PAGE: &str = "docs/features.md";
-const WALK: &str = "docs/architecture.md";
+const WALKS: &[&str] = &["docs/architecture.md", "docs/status.md"];
 const README: &str = "README.md";
 const README_SOURCE: &str = "samples/hello/src/main.rs";
 
@@ -163,16 +163,22 @@ fn readme(tree: &Tree) -> Vec<Finding> {
         .collect()
 }
 
-/// The architecture page walks through files that are here: every path it names exists.
+/// Pages that walk through the tree name files that are here, and tests that are here.
 fn walk(tree: &Tree) -> Vec<Finding> {
-    let page = tree.get(WALK).map_or("", String::as_str);
-    let is_path = |word: &&str| {
+    let is_path = |word: &str| {
         word.contains('/') && word.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c))
     };
     let mut found = Vec::new();
-    for (number, line) in page.lines().enumerate() {
-        for path in quoted(line).filter(is_path).filter(|path| !leads_somewhere(tree, "", path)) {
-            found.push(Finding::line(WALK, number + 1, format!("names {path}, which is not here")));
+    for path in WALKS {
+        let page = tree.get(*path).map_or("", String::as_str);
+        for (number, line) in page.lines().enumerate() {
+            let gone = quoted(line).filter(|word| {
+                (is_path(word) && !leads_somewhere(tree, "", word))
+                    || (word.contains("::") && !test_exists(tree, word))
+            });
+            found.extend(
+                gone.map(|word| Finding::line(path, number + 1, format!("names {word}, which is not here"))),
+            );
         }
     }
     found
@@ -283,8 +289,9 @@ mod tests {
 
     #[test]
     fn a_file_that_the_walk_names_must_be_there() {
-        let says = |page: &str| walk(&tree(&[(WALK, page), ("core/src/id.rs", "")]));
+        let says = |page: &str| walk(&tree(&[(WALKS[0], page), ("core/src/id.rs", "")]));
         assert_eq!(says("first `core/src/id.rs`, in `core/src`, all of `samples/*`\n"), []);
         assert!(says("first `core/src/ids.rs`\n")[0].to_string().contains("core/src/ids.rs"));
+        assert!(says("as `millet_core::id::tests::gone` shows\n")[0].to_string().contains("tests::gone"));
     }
 }
