@@ -9,5 +9,3 @@ pub use millet_runtime::{
 
 #[cfg(feature = "server")]
 pub use crate::node::Node;
-#[cfg(feature = "server")]
-pub use millet_gateway::{JsonCall, JsonCaller};

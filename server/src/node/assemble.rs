@@ -8,12 +8,7 @@ use millet_runtime::{RuntimeBuilder, RuntimeDeps};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Router;
 
-use super::{
-    Addresses, Node, Plan, StartError,
-    api::Outside,
-    health::{self, Subject},
-    plane::Ground,
-};
+use super::{Addresses, Node, Plan, StartError, health, plane::Ground};
 use crate::{
     adapters::{
         caller::NodeCaller,
@@ -39,7 +34,7 @@ pub async fn assemble(world: World, config: Config, plan: Plan) -> Result<Node, 
     config.check()?;
     let stop = CancellationToken::new();
     let leaving = CancellationToken::new();
-    let Plan { steps, memory, in_memory, mut interfaces } = plan;
+    let Plan { steps, memory, in_memory } = plan;
     let ports = Ports::bind(&world, &config, in_memory).await?;
     let addresses = ports.addresses;
     let own = advertised(&config.node.peer_advertise, addresses.peer);
@@ -81,28 +76,18 @@ pub async fn assemble(world: World, config: Config, plan: Plan) -> Result<Node, 
         DirectoryConfig { node: id, types },
     );
     let owners: Arc<dyn Owners> = directory.clone();
-    let caller = Arc::new(NodeCaller::new(owners.clone(), world.clock.clone()));
-    interfaces.extend(builder.services());
-    let outside = Outside::new(&world, interfaces, caller.clone())?;
-    let runtime = builder.resource(outside.json()).build(owners)?;
+    let runtime = builder.build(owners.clone())?;
     let residents: Arc<dyn Residents> = runtime.clone();
     directory.attach(residents.clone());
     let identity = Arc::new(DirectoryIdentity(Arc::downgrade(&directory)));
     transport.attach(plane.cluster.clone(), identity, Arc::downgrade(&residents));
+    let caller = Arc::new(NodeCaller::new(owners, world.clock.clone()));
 
-    let watch_health = |subject| {
-        let clock = world.clock.clone();
-        let watching = health::report(Arc::downgrade(&directory), clock, subject, leaving.clone());
-        world.io.spawn("health", Box::pin(watching));
-    };
-    if let Some(listener) = ports.api {
-        let (routes, health) = outside.routes()?;
-        watch_health(Subject::Api(health));
-        serve(&world, "api listener", listen::server().add_routes(routes), listener, &stop);
-    }
     if let Some(listener) = ports.admin {
         let (reporter, service) = tonic_health::server::health_reporter();
-        watch_health(Subject::Node(reporter));
+        let watching =
+            health::report(Arc::downgrade(&directory), world.clock.clone(), reporter, leaving.clone());
+        world.io.spawn("health", Box::pin(watching));
         serve(&world, "admin listener", listen::server().add_service(service), listener, &stop);
     }
     directory.start();
@@ -146,21 +131,15 @@ fn serve(
 struct Ports {
     addresses: Addresses,
     peer: Option<Box<dyn Listener>>,
-    api: Option<Box<dyn Listener>>,
     admin: Option<Box<dyn Listener>>,
 }
 
 impl Ports {
     async fn bind(world: &World, config: &Config, in_memory: bool) -> Result<Self, StartError> {
-        let mut ports = Self { addresses: Addresses::default(), peer: None, api: None, admin: None };
+        let mut ports = Self { addresses: Addresses::default(), peer: None, admin: None };
         let peer = if in_memory { "127.0.0.1:0" } else { config.node.peer_listen.as_str() };
         let (listener, addr) = listen::bind(&*world.net, "node.peer_listen", peer).await?;
         (ports.peer, ports.addresses.peer) = (Some(listener), Some(addr));
-        if !in_memory && !config.node.api_listen.is_empty() {
-            let (listener, addr) =
-                listen::bind(&*world.net, "node.api_listen", &config.node.api_listen).await?;
-            (ports.api, ports.addresses.api) = (Some(listener), Some(addr));
-        }
         if !in_memory && !config.node.admin_listen.is_empty() {
             let (listener, addr) =
                 listen::bind(&*world.net, "node.admin_listen", &config.node.admin_listen).await?;

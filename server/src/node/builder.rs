@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use millet_core::{Service, ServiceInfo, store::StateStore};
+use millet_core::store::StateStore;
 use millet_runtime::{Grain, RuntimeBuilder};
 
 use super::{Node, StartError, assemble, plane::Memory};
@@ -20,8 +20,6 @@ type Step = Box<dyn FnOnce(RuntimeBuilder) -> RuntimeBuilder + Send>;
 #[derive(Default)]
 pub struct Plan {
     pub(super) steps: Vec<Step>,
-    /// Interfaces offered to outside callers beside those of the hosted grains.
-    pub(super) interfaces: Vec<ServiceInfo>,
     /// Metadata and state in memory, where they are.
     pub(super) memory: Option<Memory>,
     pub(super) in_memory: bool,
@@ -39,14 +37,6 @@ impl NodeBuilder {
     #[must_use]
     pub fn grain<G: Grain>(self) -> Self {
         self.step(|runtime| runtime.grain::<G>())
-    }
-
-    /// Lets outside callers, and grains that call by name, reach grains of this interface although none
-    /// of them is hosted here.
-    #[must_use]
-    pub fn interface<S: Service>(mut self) -> Self {
-        self.plan.interfaces.push(ServiceInfo::of::<S>());
-        self
     }
 
     /// Gives grains a resource, found by its type: `c.resource::<T>()` in `create`.

@@ -17,9 +17,6 @@ pub enum StartError {
     /// The grains.
     #[error(transparent)]
     Grains(#[from] millet_runtime::BuildError),
-    /// What a grain interface says of itself.
-    #[error(transparent)]
-    Interface(#[from] millet_gateway::InterfaceError),
     /// The data directory, or the metadata member in it.
     #[error("{0} (node.data_dir)")]
     Member(millet_raft_meta::MemberError),

@@ -23,29 +23,11 @@ pub(super) fn is_ready(directory: &Directory) -> bool {
         .is_some_and(|s| matches!(directory.view().session_state(s.id()), Standing::Alive(_)))
 }
 
-/// Whose health it is.
-pub(super) enum Subject {
-    /// The process as a whole, on the admin listener.
-    Node(HealthReporter),
-    /// Every interface, on the API listener.
-    Api(millet_gateway::Health),
-}
-
-impl Subject {
-    async fn set(&self, ready: bool) {
-        let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
-        match self {
-            Self::Node(reporter) => reporter.set_service_status("", status).await,
-            Self::Api(health) => health.set_serving(ready).await,
-        }
-    }
-}
-
 /// Keeps the health service's answer right until the node is gone or leaves.
 pub(super) async fn report(
     directory: Weak<Directory>,
     clock: Arc<dyn Clock>,
-    subject: Subject,
+    reporter: HealthReporter,
     leaving: CancellationToken,
 ) {
     let mut readiness = Readiness::default();
@@ -54,7 +36,8 @@ pub(super) async fn report(
         let now = clock.boottime();
         let ready = readiness.look(is_ready(&directory), now) && !leaving.is_cancelled();
         drop(directory);
-        subject.set(ready).await;
+        let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+        reporter.set_service_status("", status).await;
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
             () = leaving.cancelled(), if !leaving.is_cancelled() => {}

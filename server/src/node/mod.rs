@@ -6,7 +6,6 @@
 //! - `health`: when the node says that it is ready.
 //! - `leave`: the graceful way out.
 
-mod api;
 mod assemble;
 mod builder;
 mod error;
