@@ -77,7 +77,7 @@ pub enum IdentityError {
 /// A member's place in a cluster.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Membership {
-    /// The cluster's id, 32 hexadecimal digits drawn at `init`.
+    /// The cluster's id, drawn at `init`: 32 hexadecimal digits, behind the cluster's name if it has one.
     pub cluster: String,
     /// This member's id, never used again.
     pub member: u64,
@@ -85,6 +85,11 @@ pub struct Membership {
     pub secret: Secret,
     /// The members at `init`: id and address.
     pub founders: Vec<(u64, String)>,
+}
+
+/// Whether `cluster` is the one that settings name: by its whole id, or by the name it was given at `init`.
+pub fn is_named(cluster: &str, name: &str) -> bool {
+    cluster == name || cluster.strip_prefix(name).is_some_and(|rest| rest.starts_with('-'))
 }
 
 /// What the identity file says.
@@ -138,7 +143,7 @@ impl DataDir {
             Err(e) => return Err(at(&file)(e)),
         };
         if let (Some(m), Some(wanted)) = (&identity.membership, cluster)
-            && m.cluster != wanted
+            && !is_named(&m.cluster, wanted)
         {
             return Err(IdentityError::OtherCluster {
                 dir: dir.to_owned(),

@@ -24,7 +24,11 @@ pub mod rt;
 pub mod world;
 
 #[cfg(feature = "server")]
-pub use node::{Memory, Node, NodeBuilder, StartError};
+pub use adapters::json::JsonCaller;
+#[cfg(feature = "server")]
+pub use millet_directory::Directory;
+#[cfg(feature = "server")]
+pub use node::{Figures, Memory, Node, NodeBuilder, StartError, Stats};
 
 /// The `#[grain]` attribute: Rust-first grain interfaces.
 #[cfg(feature = "server")]

@@ -8,4 +8,4 @@ pub use millet_runtime::{
 };
 
 #[cfg(feature = "server")]
-pub use crate::node::Node;
+pub use crate::{adapters::json::JsonCaller, node::Node};

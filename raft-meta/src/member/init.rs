@@ -72,7 +72,9 @@ impl Shared {
         let founders: Vec<_> = (1..).zip(list.iter().cloned()).collect();
         let own = founders.iter().find(|(_, a)| *a == self.options.addr).map_or(1, |(id, _)| *id);
         let secret = Secret(entropy.next_u128().to_be_bytes());
-        Ok(Membership { cluster: format!("{:032x}", entropy.next_u128()), member: own, secret, founders })
+        let drawn = format!("{:032x}", entropy.next_u128());
+        let cluster = self.options.cluster.as_ref().map_or(drawn.clone(), |name| format!("{name}-{drawn}"));
+        Ok(Membership { cluster, member: own, secret, founders })
     }
 
     /// Brings one founder in. Once the groups have started, an empty founder has lost its data: its id

@@ -32,7 +32,7 @@ pub struct MemberOptions {
     pub dir: PathBuf,
     /// Where members and nodes reach it, `host:port`. Must be what other members call it.
     pub addr: String,
-    /// Refuse a directory of any other cluster.
+    /// The cluster's id or name: refuse a directory of any other, and name it so at `init`.
     pub cluster: Option<String>,
     /// Time.
     pub clock: Arc<dyn Clock>,
@@ -136,6 +136,11 @@ impl Member {
     /// How the cluster stands, as this member knows.
     pub fn status(&self) -> Option<ClusterStatus> {
         self.shared.running().map(|r| r.status())
+    }
+
+    /// Lease rows as applied here, and whether this member leads the `meta` group.
+    pub fn leases(&self) -> Option<(u64, bool)> {
+        self.shared.running().map(|r| (r.machine.read().lease_rows(), r.leadership().established))
     }
 
     /// Waits until both groups have a leader and the cluster is made, at most `limit`.

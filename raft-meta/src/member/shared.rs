@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::{MemberError, MemberOptions, Running};
-use crate::identity::{DataDir, Identity, Membership};
+use crate::identity::{DataDir, Identity, Membership, is_named};
 
 /// See the module.
 pub(crate) struct Shared {
@@ -77,6 +77,10 @@ impl Shared {
     /// Becomes part of a cluster that another member makes.
     pub(crate) async fn adopt(&self, place: Membership) -> Result<(), MemberError> {
         let _one = self.changing.lock().await;
+        if let Some(name) = self.options.cluster.as_ref().filter(|n| !is_named(&place.cluster, n)) {
+            let text = format!("{} is meant for cluster {name}, not for {}", self.options.addr, place.cluster);
+            return Err(MemberError::Refused(text));
+        }
         self.join(place.clone())?;
         self.run(&place).await.map(|_| ())
     }

@@ -2,6 +2,8 @@
 
 use std::{future::Future, io, net::SocketAddr, time::Duration};
 
+use futures::TryStreamExt;
+use millet_gateway::{FIRST_BYTES, Prompt};
 use tonic::transport::{Server, server::Router};
 
 use crate::world::{Incoming, Listener, Net, net};
@@ -62,7 +64,9 @@ pub async fn serve(
         stop.await;
         let _ = stopping.send(());
     };
-    let serving = router.serve_with_incoming_shutdown(Incoming::new(listener), signal);
+    // A connection that stays silent is cut off: tonic would keep it for ever.
+    let incoming = Incoming::new(listener).map_ok(|accepted| Prompt::new(accepted, FIRST_BYTES));
+    let serving = router.serve_with_incoming_shutdown(incoming, signal);
     let limit = async {
         if stopped.await.is_ok() {
             tokio::time::sleep(grace).await;

@@ -1,15 +1,49 @@
-//! The directory's [`Meta`] and the keeper's [`KeeperLink`] over the members' clients.
+//! The directory's [`Meta`], the grains' [`StateStore`] and the keeper's [`KeeperLink`] over the members'
+//! clients.
 
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
 use futures::{StreamExt, stream::BoxStream};
 use millet_core::{
-    BoxFuture, GrainId, Grant, Revision, SessionId,
+    BoxFuture, GrainId, GrainType, Grant, Revision, SessionId, ShardId,
     model::{Keepalive, KeepaliveAnswer, OpenSession, OpenedSession, Watched},
+    store::{StateStore, StoreError, Stored, Token, Version, Write},
 };
 use millet_directory::{Acquired, Holder, KeeperLink, Meta, MetaError, ShardAck};
-use millet_raft_meta::client::{Acquired as Answer, ClientError, Held, KeeperClient, MetaClient};
+use millet_raft_meta::client::{
+    Acquired as Answer, ClientError, ClientOptions, Held, KeeperClient, MetaClient, StateClient,
+};
+
+/// The clients of a cluster whose id a fresh node learns only when the cluster is made. Until then
+/// everything is `Unavailable`.
+#[derive(Default)]
+pub struct Clients(OnceLock<(MetaClient, StateClient)>);
+
+impl Clients {
+    /// The cluster is known. The first call counts.
+    pub fn join(&self, options: &ClientOptions) {
+        self.0.get_or_init(|| (MetaClient::new(options), StateClient::new(options)));
+    }
+
+    fn meta(&self) -> Result<&MetaClient, MetaError> {
+        let unknown = || MetaError::Unavailable(NO_CLUSTER.to_owned());
+        self.0.get().map(|(meta, _)| meta).ok_or_else(unknown)
+    }
+
+    fn state(&self) -> Result<&StateClient, StoreError> {
+        let unknown = || StoreError::Unavailable(NO_CLUSTER.to_owned());
+        self.0.get().map(|(_, state)| state).ok_or_else(unknown)
+    }
+}
+
+const NO_CLUSTER: &str = "this node belongs to no cluster yet; run `millet init` once";
 
 /// [`Meta`] over the members.
-pub struct ClusterMeta(pub MetaClient);
+pub struct ClusterMeta(pub Arc<Clients>);
+
+/// [`StateStore`] over the members.
+pub struct ClusterStore(pub Arc<Clients>);
 
 /// [`KeeperLink`] over the members.
 pub struct ClusterKeeper(pub KeeperClient);
@@ -33,7 +67,7 @@ impl Meta for ClusterMeta {
         session: SessionId,
     ) -> BoxFuture<'a, Result<Acquired, MetaError>> {
         Box::pin(async move {
-            Ok(match self.0.acquire(grain, session).await.map_err(error)? {
+            Ok(match self.0.meta()?.acquire(grain, session).await.map_err(error)? {
                 Answer::Granted { grant, .. } => Acquired::Granted(grant),
                 Answer::Held(held) => Acquired::Held(holder(held)),
                 Answer::Retry => Acquired::Retry,
@@ -47,7 +81,7 @@ impl Meta for ClusterMeta {
         session: SessionId,
         grant: Grant,
     ) -> BoxFuture<'a, Result<(), MetaError>> {
-        Box::pin(async move { self.0.release(grain, session, grant).await.map_err(error) })
+        Box::pin(async move { self.0.meta()?.release(grain, session, grant).await.map_err(error) })
     }
 
     fn move_to<'a>(
@@ -57,28 +91,28 @@ impl Meta for ClusterMeta {
         grant: Grant,
         to: SessionId,
     ) -> BoxFuture<'a, Result<Option<Holder>, MetaError>> {
-        Box::pin(
-            async move { Ok(self.0.move_to(grain, session, grant, to).await.map_err(error)?.map(holder)) },
-        )
+        Box::pin(async move {
+            Ok(self.0.meta()?.move_to(grain, session, grant, to).await.map_err(error)?.map(holder))
+        })
     }
 
     fn lookup<'a>(&'a self, grain: &'a GrainId) -> BoxFuture<'a, Result<Option<Holder>, MetaError>> {
-        Box::pin(async move { Ok(self.0.lookup(grain).await.map_err(error)?.map(holder)) })
+        Box::pin(async move { Ok(self.0.meta()?.lookup(grain).await.map_err(error)?.map(holder)) })
     }
 
     fn ack_shard(&self, ack: ShardAck) -> BoxFuture<'_, Result<(), MetaError>> {
         Box::pin(async move {
             let ShardAck { ty, shard, session, grant, given_up } = ack;
-            self.0.ack_shard(&ty, shard, session, grant, given_up).await.map_err(error)
+            self.0.meta()?.ack_shard(&ty, shard, session, grant, given_up).await.map_err(error)
         })
     }
 
     fn drain(&self, session: SessionId) -> BoxFuture<'_, Result<(), MetaError>> {
-        Box::pin(async move { self.0.drain(session).await.map_err(error) })
+        Box::pin(async move { self.0.meta()?.drain(session).await.map_err(error) })
     }
 
     fn close(&self, session: SessionId) -> BoxFuture<'_, Result<(), MetaError>> {
-        Box::pin(async move { self.0.close(session).await.map_err(error) })
+        Box::pin(async move { self.0.meta()?.close(session).await.map_err(error) })
     }
 
     fn watch(
@@ -86,9 +120,48 @@ impl Meta for ClusterMeta {
         from: Revision,
     ) -> BoxFuture<'_, Result<BoxStream<'static, Result<Watched, MetaError>>, MetaError>> {
         Box::pin(async move {
-            let watch = self.0.watch(from).await.map_err(error)?;
+            let watch = self.0.meta()?.watch(from).await.map_err(error)?;
             Ok(watch.map(|event| event.map_err(error)).boxed())
         })
+    }
+}
+
+impl StateStore for ClusterStore {
+    fn open<'a>(
+        &'a self,
+        grain: &'a GrainId,
+        slot: &'a str,
+        token: Token,
+    ) -> BoxFuture<'a, Result<Stored, StoreError>> {
+        Box::pin(async move { self.0.state()?.open(grain, slot, token).await })
+    }
+
+    fn open_shard<'a>(
+        &'a self,
+        ty: &'a GrainType,
+        shard: ShardId,
+        grant: Grant,
+        session: SessionId,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move { self.0.state()?.open_shard(ty, shard, grant, session).await })
+    }
+
+    fn load<'a>(
+        &'a self,
+        grain: &'a GrainId,
+        slot: &'a str,
+        shard: ShardId,
+        token: Token,
+    ) -> BoxFuture<'a, Result<Stored, StoreError>> {
+        Box::pin(async move { self.0.state()?.load(grain, slot, shard, token).await })
+    }
+
+    fn save<'a>(&'a self, write: Write<'a>, value: Bytes) -> BoxFuture<'a, Result<Version, StoreError>> {
+        Box::pin(async move { self.0.state()?.save(write, value).await })
+    }
+
+    fn clear<'a>(&'a self, write: Write<'a>) -> BoxFuture<'a, Result<Version, StoreError>> {
+        Box::pin(async move { self.0.state()?.clear(write).await })
     }
 }
 

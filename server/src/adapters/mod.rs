@@ -3,6 +3,7 @@
 
 pub mod caller;
 pub mod identity;
+pub mod json;
 pub mod keeper;
 pub mod listen;
 pub mod local_meta;

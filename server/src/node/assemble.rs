@@ -1,18 +1,25 @@
 //! Puts a node together, on any World: the same steps in production and in the simulator.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use millet_core::model::NodeInfo;
+use millet_core::{Caller, model::NodeInfo};
 use millet_directory::{Deps, Directory, DirectoryConfig, KeeperSettings, Owners, Residents, TypeConfig};
-use millet_runtime::{RuntimeBuilder, RuntimeDeps};
+use millet_gateway::{Api, Interfaces};
+use millet_runtime::{Runtime, RuntimeBuilder, RuntimeDeps};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Router;
 
-use super::{Addresses, Node, Plan, StartError, health, plane::Ground};
+use super::{
+    Addresses, Node, Plan, StartError,
+    builder::Step,
+    health,
+    plane::{MakeLink, Plane},
+};
 use crate::{
     adapters::{
         caller::NodeCaller,
         identity::DirectoryIdentity,
+        json::JsonCaller,
         keeper, listen,
         peer::{Transport, TransportConfig},
     },
@@ -23,8 +30,8 @@ use crate::{
 /// Open streams have this long to end when a listener stops.
 const LISTENER_GRACE: Duration = Duration::from_millis(500);
 
-/// Starts every part of a node. Runs on the runtime behind the world's `io`. Takes as long as it takes
-/// to learn which cluster this is: at once, but for a fresh member before `init`.
+/// Starts every part of a node. Runs on the runtime behind the world's `io`. A fresh member of a cluster
+/// that is not made yet serves, and goes on by itself once it is.
 ///
 /// Cancel safety: dropping the future leaves parts running; it is not meant to be dropped.
 pub async fn assemble(world: World, config: Config, plan: Plan) -> Result<Node, StartError> {
@@ -32,87 +39,198 @@ pub async fn assemble(world: World, config: Config, plan: Plan) -> Result<Node, 
         return Err(StartError::PanicAbort);
     }
     config.check()?;
-    let stop = CancellationToken::new();
-    let leaving = CancellationToken::new();
+    let (stop, leaving) = (CancellationToken::new(), CancellationToken::new());
+    let api = Door::default();
     let Plan { steps, memory, in_memory } = plan;
     let ports = Ports::bind(&world, &config, in_memory).await?;
     let addresses = ports.addresses;
     let own = advertised(&config.node.peer_advertise, addresses.peer);
+    let plane = Plane::open(&world, &config, in_memory.then_some(memory), &own).await?;
+    let transport = Transport::new(world.clone(), TransportConfig::new(plane.node));
+    let outside = advertised(&config.node.api_advertise, addresses.api);
+    let parts = Parts::build(&world, &config, steps, &plane, &transport, (own, outside))?;
 
-    let ground = Ground::open(&world, &config, in_memory.then_some(memory), own.clone()).await?;
-    let id = ground.node();
-    let transport = Transport::new(world.clone(), TransportConfig::new(id));
+    let serve = |name, router, listener| serve(&world, name, router, listener, &stop);
+    let mut health = Vec::new();
     if let Some(listener) = ports.peer {
-        let router = ground.serve(listen::server().add_service(transport.service()));
-        serve(&world, "peer listener", router, listener, &stop);
+        serve("peer listener", plane.serve(listen::server().add_service(transport.service())), listener);
     }
-    let (plane, link) = ground.join(&world, &config).await?;
-
-    let deps = RuntimeDeps {
-        clock: world.clock.clone(),
-        spawner: world.spawner.clone(),
-        entropy: world.entropy.clone(),
-    };
-    let builder = RuntimeBuilder::new(deps).store("default", plane.store.clone());
-    let builder = steps.into_iter().fold(builder, |builder, step| step(builder));
-    let types: Vec<_> =
-        builder.types().into_iter().map(|(decl, placement)| TypeConfig { decl, placement }).collect();
-    let info = NodeInfo {
-        id,
-        name: if config.node.name.is_empty() { id.to_string() } else { config.node.name.clone() },
-        peer_addr: own,
-        api_addr: advertised(&config.node.api_advertise, addresses.api),
-        types: types.iter().map(|t| t.decl.clone()).collect(),
-    };
-    let directory = Directory::new(
-        Deps {
-            meta: plane.meta.clone(),
-            peers: transport.clone(),
-            shard_store: plane.store.clone(),
-            clock: world.clock.clone(),
-            spawner: world.spawner.clone(),
-            entropy: world.entropy.clone(),
-        },
-        DirectoryConfig { node: id, types },
-    );
-    let owners: Arc<dyn Owners> = directory.clone();
-    let runtime = builder.build(owners.clone())?;
-    let residents: Arc<dyn Residents> = runtime.clone();
-    directory.attach(residents.clone());
-    let identity = Arc::new(DirectoryIdentity(Arc::downgrade(&directory)));
-    transport.attach(plane.cluster.clone(), identity, Arc::downgrade(&residents));
-    let caller = Arc::new(NodeCaller::new(owners, world.clock.clone()));
-
+    if let Some(listener) = ports.api {
+        let service = Api::new(
+            parts.interfaces.clone(),
+            parts.caller.clone(),
+            world.clock.clone(),
+            world.entropy.clone(),
+        );
+        let (routes, reporter) = millet_gateway::router(service, true)?;
+        health.push(health::Reporter::Api(reporter));
+        let router = listen::server().add_routes(routes);
+        world.io.spawn("api listener", Box::pin(api.clone().serve(router, listener)));
+    } else {
+        api.closed.cancel();
+    }
     if let Some(listener) = ports.admin {
         let (reporter, service) = tonic_health::server::health_reporter();
-        let watching =
-            health::report(Arc::downgrade(&directory), world.clock.clone(), reporter, leaving.clone());
-        world.io.spawn("health", Box::pin(watching));
-        serve(&world, "admin listener", listen::server().add_service(service), listener, &stop);
+        health.push(health::Reporter::Admin(reporter));
+        serve("admin listener", listen::server().add_service(service), listener);
     }
-    directory.start();
-    let settings = KeeperSettings { ttl: config.ttl() };
-    keeper::start(&world, &directory, info, settings, link, keeper::abort())
-        .map_err(|source| StartError::System { what: "the keeper's thread", source })?;
-    tracing::info!(node = %id, peer = ?addresses.peer, api = ?addresses.api, "node started");
+    let watching =
+        health::report(Arc::downgrade(&parts.directory), world.clock.clone(), health, leaving.clone());
+    world.io.spawn("health", Box::pin(watching));
+
+    let joining = plane.join(&world, &config);
+    let finish = Finish {
+        world: world.clone(),
+        ttl: config.ttl(),
+        directory: parts.directory.clone(),
+        runtime: parts.runtime.clone(),
+        transport: transport.clone(),
+        info: parts.info,
+    };
+    let known = plane.member().is_none_or(|m| m.membership().is_some()) || config.is_alone();
+    if known && config.roles()?.contains(&crate::config::Role::Meta) || in_memory {
+        let (cluster, link) = joining.await?;
+        finish.go(cluster, link)?;
+    } else {
+        let stopped = stop.clone();
+        world.io.spawn(
+            "joining the cluster",
+            Box::pin(async move {
+                let joined = tokio::select! {
+                    joined = joining => joined,
+                    () = stopped.cancelled() => return,
+                };
+                if let Err(e) = joined.and_then(|(cluster, link)| finish.go(cluster, link)) {
+                    keeper::abort()(e.to_string());
+                }
+            }),
+        );
+    }
+    tracing::info!(node = %plane.node, peer = ?addresses.peer, api = ?addresses.api, "node started");
     Ok(Node {
-        id,
         config,
         world,
         addresses,
-        directory,
-        runtime,
+        directory: parts.directory,
+        runtime: parts.runtime,
         transport,
         plane,
-        caller,
+        caller: parts.caller,
+        json: parts.json,
+        api,
         stop,
         leaving,
         threads: Vec::new(),
     })
 }
 
+/// The listener for callers outside: it closes before the node's session does, and calls that are under
+/// way may end.
+#[derive(Clone, Default)]
+pub(super) struct Door {
+    closing: CancellationToken,
+    closed: CancellationToken,
+}
+
+/// Calls under way when the door closes have this long; longer turns are `Unknown` to their callers.
+const API_GRACE: Duration = Duration::from_secs(2);
+
+impl Door {
+    async fn serve(self, router: Router, listener: Box<dyn Listener>) {
+        listen::serve(router, listener, self.closing.cancelled_owned(), API_GRACE).await;
+        self.closed.cancel();
+    }
+
+    /// Takes no more calls, and waits for those under way.
+    pub(super) async fn close(&self) {
+        self.closing.cancel();
+        self.closed.cancelled().await;
+    }
+}
+
+/// What runs grains and finds them.
+struct Parts {
+    directory: Arc<Directory>,
+    runtime: Arc<Runtime>,
+    caller: Arc<dyn Caller>,
+    interfaces: Arc<Interfaces>,
+    json: JsonCaller,
+    info: NodeInfo,
+}
+
+impl Parts {
+    fn build(
+        world: &World,
+        config: &Config,
+        steps: Vec<Step>,
+        plane: &Plane,
+        transport: &Arc<Transport>,
+        (peer_addr, api_addr): (String, String),
+    ) -> Result<Self, StartError> {
+        let deps = RuntimeDeps {
+            clock: world.clock.clone(),
+            spawner: world.spawner.clone(),
+            entropy: world.entropy.clone(),
+        };
+        let builder = RuntimeBuilder::new(deps).store("default", plane.store.clone());
+        let builder = steps.into_iter().fold(builder, |builder, step| step(builder));
+        let types = builder.types().into_iter().map(|(decl, placement)| TypeConfig { decl, placement });
+        let types: Vec<_> = types.collect();
+        let name = &config.node.name;
+        let info = NodeInfo {
+            id: plane.node,
+            name: if name.is_empty() { plane.node.to_string() } else { name.clone() },
+            peer_addr,
+            api_addr,
+            types: types.iter().map(|t| t.decl.clone()).collect(),
+        };
+        let directory = Directory::new(
+            Deps {
+                meta: plane.meta.clone(),
+                peers: transport.clone(),
+                shard_store: plane.store.clone(),
+                clock: world.clock.clone(),
+                spawner: world.spawner.clone(),
+                entropy: world.entropy.clone(),
+            },
+            DirectoryConfig { node: plane.node, types },
+        );
+        let owners: Arc<dyn Owners> = directory.clone();
+        let caller: Arc<dyn Caller> = Arc::new(NodeCaller::new(owners.clone(), world.clock.clone()));
+        let interfaces = Arc::new(Interfaces::new(builder.services())?);
+        let (clock, entropy) = (world.clock.clone(), world.entropy.clone());
+        let json =
+            JsonCaller(millet_gateway::JsonCaller::new(interfaces.clone(), caller.clone(), clock, entropy));
+        let runtime = builder.resource(json.clone()).build(owners)?;
+        directory.attach(runtime.clone());
+        Ok(Self { directory, runtime, caller, interfaces, json, info })
+    }
+}
+
+/// The last steps, once the cluster is known.
+struct Finish {
+    world: World,
+    ttl: Duration,
+    directory: Arc<Directory>,
+    runtime: Arc<Runtime>,
+    transport: Arc<Transport>,
+    info: NodeInfo,
+}
+
+impl Finish {
+    fn go(self, cluster: String, link: MakeLink) -> Result<(), StartError> {
+        let residents: Arc<dyn Residents> = self.runtime;
+        let identity = Arc::new(DirectoryIdentity(Arc::downgrade(&self.directory)));
+        self.transport.attach(cluster, identity, Arc::downgrade(&residents));
+        self.directory.start();
+        let settings = KeeperSettings { ttl: self.ttl };
+        keeper::start(&self.world, &self.directory, self.info, settings, link, keeper::abort())
+            .map_err(|source| StartError::System { what: "the keeper's thread", source })
+    }
+}
+
 /// What others dial: what the settings say, else what was bound.
-fn advertised(setting: &str, bound: Option<std::net::SocketAddr>) -> String {
+fn advertised(setting: &str, bound: Option<SocketAddr>) -> String {
     if setting.is_empty() { bound.map_or_else(String::new, |a| a.to_string()) } else { setting.to_owned() }
 }
 
@@ -131,18 +249,23 @@ fn serve(
 struct Ports {
     addresses: Addresses,
     peer: Option<Box<dyn Listener>>,
+    api: Option<Box<dyn Listener>>,
     admin: Option<Box<dyn Listener>>,
 }
 
 impl Ports {
     async fn bind(world: &World, config: &Config, in_memory: bool) -> Result<Self, StartError> {
-        let mut ports = Self { addresses: Addresses::default(), peer: None, admin: None };
-        let peer = if in_memory { "127.0.0.1:0" } else { config.node.peer_listen.as_str() };
-        let (listener, addr) = listen::bind(&*world.net, "node.peer_listen", peer).await?;
+        let mut ports = Self { addresses: Addresses::default(), peer: None, api: None, admin: None };
+        let (net, node) = (&*world.net, &config.node);
+        let peer = if in_memory { "127.0.0.1:0" } else { node.peer_listen.as_str() };
+        let (listener, addr) = listen::bind(net, "node.peer_listen", peer).await?;
         (ports.peer, ports.addresses.peer) = (Some(listener), Some(addr));
-        if !in_memory && !config.node.admin_listen.is_empty() {
-            let (listener, addr) =
-                listen::bind(&*world.net, "node.admin_listen", &config.node.admin_listen).await?;
+        if !in_memory && !node.api_listen.is_empty() {
+            let (listener, addr) = listen::bind(net, "node.api_listen", &node.api_listen).await?;
+            (ports.api, ports.addresses.api) = (Some(listener), Some(addr));
+        }
+        if !in_memory && !node.admin_listen.is_empty() {
+            let (listener, addr) = listen::bind(net, "node.admin_listen", &node.admin_listen).await?;
             (ports.admin, ports.addresses.admin) = (Some(listener), Some(addr));
         }
         Ok(ports)

@@ -14,7 +14,7 @@ use crate::{
 /// Threads that serve the network: decoding and queueing only, so few are enough.
 const IO_THREADS: usize = 2;
 
-type Step = Box<dyn FnOnce(RuntimeBuilder) -> RuntimeBuilder + Send>;
+pub(super) type Step = Box<dyn FnOnce(RuntimeBuilder) -> RuntimeBuilder + Send>;
 
 /// What a node hosts: grains, resources, stores.
 #[derive(Default)]
@@ -88,7 +88,8 @@ impl NodeBuilder {
         Ok(node)
     }
 
-    /// Starts the node and returns as soon as it listens; see [`Node::ready`].
+    /// Starts the node and returns as soon as it listens; see [`Node::ready`]. A fresh member of a cluster of
+    /// several waits for [`Node::form_cluster`] or `millet init`, here or at another member.
     pub async fn launch(self) -> Result<Node, StartError> {
         let system = |what| move |source| StartError::System { what, source };
         let mut grains = tokio::runtime::Builder::new_multi_thread();

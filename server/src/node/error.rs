@@ -20,6 +20,12 @@ pub enum StartError {
     /// The data directory, or the metadata member in it.
     #[error("{0} (node.data_dir)")]
     Member(millet_raft_meta::MemberError),
+    /// The grains' interfaces.
+    #[error(transparent)]
+    Interfaces(#[from] millet_gateway::InterfaceError),
+    /// Asked to make a cluster.
+    #[error("this node is no metadata member (node.roles); run init at one that is")]
+    NoMember,
     /// Built so that a panic ends the process.
     #[error(
         "built with panic = \"abort\"; remove it from the Cargo profile: a panicking grain must not end the process"

@@ -23,11 +23,31 @@ pub(super) fn is_ready(directory: &Directory) -> bool {
         .is_some_and(|s| matches!(directory.view().session_state(s.id()), Standing::Alive(_)))
 }
 
+/// Where readiness is told.
+pub(super) enum Reporter {
+    /// The API listener: the node and every interface.
+    Api(millet_gateway::Health),
+    /// The admin listener: the node.
+    Admin(HealthReporter),
+}
+
+impl Reporter {
+    async fn say(&self, ready: bool) {
+        match self {
+            Self::Api(health) => health.set_serving(ready).await,
+            Self::Admin(reporter) => {
+                let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+                reporter.set_service_status("", status).await;
+            }
+        }
+    }
+}
+
 /// Keeps the health service's answer right until the node is gone or leaves.
 pub(super) async fn report(
     directory: Weak<Directory>,
     clock: Arc<dyn Clock>,
-    reporter: HealthReporter,
+    reporters: Vec<Reporter>,
     leaving: CancellationToken,
 ) {
     let mut readiness = Readiness::default();
@@ -36,8 +56,9 @@ pub(super) async fn report(
         let now = clock.boottime();
         let ready = readiness.look(is_ready(&directory), now) && !leaving.is_cancelled();
         drop(directory);
-        let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
-        reporter.set_service_status("", status).await;
+        for reporter in &reporters {
+            reporter.say(ready).await;
+        }
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
             () = leaving.cancelled(), if !leaving.is_cancelled() => {}

@@ -39,26 +39,27 @@ impl Node {
     /// left to the expiry of the session.
     ///
     /// Cancel safety: dropping the future drops the node, which is a crash.
-    pub async fn shutdown(mut self) -> Departure {
+    pub async fn shutdown(self) -> Departure {
         self.leaving.cancel();
         let limit = Duration::from_millis(self.config.node.drain_limit_ms);
         let until = self.world.clock.boottime().after(limit);
         let directory = self.directory.clone();
         let leave = async {
             let drained = directory.drain(until).await;
+            self.api.close().await;
             tokio::time::sleep(FLUSH).await;
             directory.close(drained, until).await
         };
         let left = tokio::select! {
             left = leave => left,
             () = self.without_quorum() => {
-                tracing::warn!(node = %self.id, "no metadata quorum: leaving without closing the session");
+                tracing::warn!(node = %self.id(), "no metadata quorum: leaving without closing the session");
                 Left { activations: self.runtime.activations().try_into().unwrap_or(usize::MAX), shards: 0, closed: false }
             }
         };
-        self.stop.cancel();
         self.plane.leave().await;
-        tracing::info!(node = %self.id, ?left, "node left");
+        self.stop.cancel();
+        tracing::info!(node = %self.id(), ?left, "node left");
         left.into()
     }
 

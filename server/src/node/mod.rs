@@ -12,6 +12,7 @@ mod error;
 mod health;
 mod leave;
 mod plane;
+mod stats;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -25,9 +26,10 @@ pub use builder::{NodeBuilder, Plan};
 pub use error::StartError;
 pub use leave::Departure;
 pub use plane::{Memory, init_cluster};
+pub use stats::{Figures, Stats};
 
 use crate::{
-    adapters::{caller::NodeCaller, peer::Transport},
+    adapters::{json::JsonCaller, peer::Transport},
     config::Config,
     world::World,
 };
@@ -49,7 +51,6 @@ pub struct Addresses {
 /// Dropping it is a crash: nothing is saved, nobody is told, its session expires. Leave with
 /// [`Node::shutdown`].
 pub struct Node {
-    id: NodeId,
     config: Config,
     world: World,
     addresses: Addresses,
@@ -57,7 +58,9 @@ pub struct Node {
     runtime: Arc<Runtime>,
     transport: Arc<Transport>,
     plane: Plane,
-    caller: Arc<NodeCaller>,
+    caller: Arc<dyn Caller>,
+    json: JsonCaller,
+    api: assemble::Door,
     /// Listeners stop taking connections.
     stop: CancellationToken,
     leaving: CancellationToken,
@@ -81,9 +84,33 @@ impl Node {
         self.caller.clone()
     }
 
+    /// Calls by name with JSON.
+    pub fn json(&self) -> &JsonCaller {
+        &self.json
+    }
+
+    /// Makes a cluster of the members that the settings name, once; every other member must be running,
+    /// and is waited for. Harmless when the cluster is made already.
+    ///
+    /// # Errors
+    /// This node is no metadata member, or the members are not fresh.
+    ///
+    /// Cancel safety: safe to repeat.
+    pub async fn form_cluster(&self) -> Result<(), StartError> {
+        match self.plane.founding() {
+            Some((member, members)) => Plane::form(&member, &members).await,
+            None => Err(StartError::NoMember),
+        }
+    }
+
+    /// The node's figures.
+    pub fn stats(&self) -> Stats {
+        Stats { runtime: self.runtime.clone(), member: self.plane.member().cloned() }
+    }
+
     /// This node's id, kept in its data directory.
     pub fn id(&self) -> NodeId {
-        self.id
+        self.plane.node
     }
 
     /// The settings in force.
@@ -125,7 +152,7 @@ impl Node {
             tokio::time::sleep(READY_LOOK).await;
             waited += READY_LOOK;
             if waited.as_millis().is_multiple_of(READY_SAY.as_millis()) {
-                tracing::warn!(node = %self.id, ?waited, "no session yet: no metadata quorum answers");
+                tracing::warn!(node = %self.id(), ?waited, "no session yet: no metadata quorum answers");
             }
         }
     }

@@ -1,5 +1,5 @@
-//! Where a node's metadata and state live: in memory, or in the Raft members. [`Ground`] is what a node has
-//! before it knows its cluster, [`Plane`] is what it works with afterwards.
+//! Where a node's metadata and state live: in memory, or in the Raft members. A fresh node serves before it
+//! knows its cluster; `join` waits for that.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -7,8 +7,8 @@ use millet_core::{NodeId, store::StateStore, world::Spawner};
 use millet_directory::{KeeperLink, Meta};
 use millet_raft_meta::{
     Engine, Member, MemberError, MemberOptions,
-    client::{ClientOptions, KeeperClient, MetaClient, StateClient},
-    identity::DataDir,
+    client::{ClientOptions, KeeperClient, MetaClient},
+    identity::{DataDir, is_named},
 };
 use tonic::transport::server::Router;
 
@@ -17,7 +17,7 @@ use crate::{
     adapters::{
         local_meta::LocalMeta,
         memory::MemoryStore,
-        meta::{ClusterKeeper, ClusterMeta},
+        meta::{Clients, ClusterKeeper, ClusterMeta, ClusterStore},
     },
     config::{Config, Role},
     world::{Dial, World},
@@ -27,6 +27,8 @@ use crate::{
 const ASK: Duration = Duration::from_millis(200);
 /// How often waiting is logged.
 const SAY: Duration = Duration::from_secs(5);
+/// How long a member looks for a leader before it concludes that the cluster is not made.
+const LED: Duration = Duration::from_secs(1);
 /// The first generation of grants.
 const GENERATION: u32 = 1;
 
@@ -50,113 +52,190 @@ impl Memory {
 /// The cluster id of nodes in memory.
 const MEMORY: &str = "memory";
 
+/// Where this node stands: in memory, as a metadata member, or beside the members.
+enum Stand {
+    Memory(Memory),
+    Member(Arc<Member>),
+    /// The directory's lock is held as long as the node lives.
+    Remote(#[expect(dead_code, reason = "holds the lock")] DataDir),
+}
+
 /// The metadata store and state store as one node reaches them.
 pub(super) struct Plane {
-    pub(super) cluster: String,
+    pub(super) node: NodeId,
     pub(super) meta: Arc<dyn Meta>,
     pub(super) store: Arc<dyn StateStore>,
-    member: Option<Arc<Member>>,
-    /// Held as long as the node lives.
-    _data_dir: Option<DataDir>,
+    stand: Stand,
+    clients: Arc<Clients>,
+    /// The metadata members' addresses.
+    members: Vec<String>,
 }
 
 /// Makes the keeper's link, on the keeper's own runtime.
 pub(super) type MakeLink = Box<dyn FnOnce() -> Arc<dyn KeeperLink> + Send>;
 
-/// A node before it knows its cluster.
-pub(super) enum Ground {
-    /// Everything in memory.
-    Memory(NodeId, Memory),
-    /// A member of the metadata store, and how others reach it.
-    Member(Arc<Member>, String),
-    /// A node that asks the members.
-    Remote(DataDir),
-}
-
-impl Ground {
+impl Plane {
     /// Opens what the settings name. `memory`: in memory, shared where one is given. `own`: how others
     /// reach this node.
     pub(super) async fn open(
         world: &World,
         config: &Config,
         memory: Option<Option<Memory>>,
-        own: String,
+        own: &str,
     ) -> Result<Self, StartError> {
         if let Some(shared) = memory {
             let memory = shared.unwrap_or_else(|| Memory::start(world, config));
-            return Ok(Self::Memory(NodeId(world.entropy.next_u64().max(1)), memory));
+            return Ok(Self {
+                node: NodeId(world.entropy.next_u64().max(1)),
+                meta: memory.meta.clone(),
+                store: memory.store.clone(),
+                stand: Stand::Memory(memory),
+                clients: Arc::default(),
+                members: Vec::new(),
+            });
         }
         let cluster = (!config.cluster.id.is_empty()).then(|| config.cluster.id.clone());
         let dir = Path::new(&config.node.data_dir);
-        if !config.roles()?.contains(&Role::Meta) {
+        let members = if config.is_alone() { vec![own.to_owned()] } else { config.node.members.clone() };
+        let (node, stand) = if config.roles()?.contains(&Role::Meta) {
+            let member = start_member(world, config, cluster, dir, own).await?;
+            (member.node(), Stand::Member(member))
+        } else {
             let (disk, entropy) = (world.disk.clone(), &*world.entropy);
             let opened = DataDir::open(disk, dir, cluster.as_deref(), entropy, world.clock.wall_ms());
-            return opened.map(Self::Remote).map_err(|e| StartError::Member(e.into()));
-        }
-        let options = MemberOptions {
-            dir: dir.to_owned(),
-            addr: own.clone(),
-            cluster,
-            clock: world.clock.clone(),
-            entropy: world.entropy.clone(),
-            disk: world.disk.clone(),
-            threads: world.threads.clone(),
-            dial: Dial::new(world.net.clone()).or_failing(),
-            engine: if config.node.state_engine == "redb" { Engine::Redb } else { Engine::Sled },
-            snapshot_every: MemberOptions::SNAPSHOT_EVERY,
-            generation: GENERATION,
+            let data_dir = opened.map_err(|e| StartError::Member(e.into()))?;
+            (data_dir.identity().node, Stand::Remote(data_dir))
         };
-        let member = Arc::new(Member::start(options).await.map_err(StartError::Member)?);
-        stop_with(member.clone(), &*world.io);
-        Ok(Self::Member(member, own))
-    }
-
-    /// This node's id.
-    pub(super) fn node(&self) -> NodeId {
-        match self {
-            Self::Memory(node, _) => *node,
-            Self::Member(member, _) => member.node(),
-            Self::Remote(data_dir) => data_dir.identity().node,
-        }
+        let clients = Arc::<Clients>::default();
+        let (meta, store) = (Arc::new(ClusterMeta(clients.clone())), Arc::new(ClusterStore(clients.clone())));
+        Ok(Self { node, meta, store, stand, clients, members })
     }
 
     /// Adds what this node serves to other nodes.
     pub(super) fn serve(&self, router: Router) -> Router {
-        match self {
-            Self::Memory(..) | Self::Remote(_) => router,
-            Self::Member(member, _) => member.services().add_to(router),
+        match &self.stand {
+            Stand::Memory(_) | Stand::Remote(_) => router,
+            Stand::Member(member) => member.services().add_to(router),
         }
     }
 
-    /// Waits until the cluster is known. A member that is alone makes its own when it first starts.
-    pub(super) async fn join(self, world: &World, config: &Config) -> Result<(Plane, MakeLink), StartError> {
-        match self {
-            Self::Memory(_, memory) => {
-                let link = memory.meta.clone();
-                let plane = Plane {
-                    cluster: MEMORY.to_owned(),
-                    meta: memory.meta,
-                    store: memory.store,
-                    member: None,
-                    _data_dir: None,
-                };
-                Ok((plane, Box::new(move || link)))
-            }
-            Self::Member(member, own) => {
-                let members = if config.is_alone() { vec![own] } else { config.node.members.clone() };
-                if config.is_alone() && member.membership().is_none() {
-                    member.init(&members).await.map_err(StartError::Member)?;
+    /// Makes a cluster of this node's members, once; harmless when it is made. Waits for members that do
+    /// not answer yet.
+    ///
+    /// Cancel safety: safe to repeat.
+    pub(super) async fn form(member: &Member, members: &[String]) -> Result<(), StartError> {
+        loop {
+            match member.init(members).await {
+                Ok(_) => return Ok(()),
+                // Made long ago, and one of its members is down: it needs no help.
+                Err(MemberError::Unavailable(_)) if member.ready(LED).await.is_ok() => return Ok(()),
+                Err(e @ MemberError::Unavailable(_)) => {
+                    tracing::info!(why = %e, "the cluster cannot be made yet; trying again");
+                    tokio::time::sleep(ASK).await;
                 }
-                let cluster = member.joined().await.cluster;
-                Ok(Plane::of(world, cluster, members, Some(member), None))
-            }
-            Self::Remote(data_dir) => {
-                let members = config.node.members.clone();
-                let cluster = ask_cluster(world, &members, &config.cluster.id).await;
-                Ok(Plane::of(world, cluster, members, None, Some(data_dir)))
+                Err(e) => return Err(StartError::Member(e)),
             }
         }
     }
+
+    /// What [`Plane::form`] needs; `None` for nodes that are no members.
+    pub(super) fn founding(&self) -> Option<(Arc<Member>, Vec<String>)> {
+        self.member().map(|m| (m.clone(), self.members.clone()))
+    }
+
+    /// Waits until the cluster is known, in the future it returns; that borrows nothing. A member that is
+    /// alone makes its own cluster when it first starts.
+    pub(super) fn join(
+        &self,
+        world: &World,
+        config: &Config,
+    ) -> impl Future<Output = Result<(String, MakeLink), StartError>> + Send + 'static {
+        enum Way {
+            Memory(Arc<LocalMeta>),
+            Member(Arc<Member>, bool),
+            Remote(String),
+        }
+        let way = match &self.stand {
+            Stand::Memory(memory) => Way::Memory(memory.meta.clone()),
+            Stand::Member(member) => Way::Member(member.clone(), config.is_alone()),
+            Stand::Remote(_) => Way::Remote(config.cluster.id.clone()),
+        };
+        let (world, members, clients) = (world.clone(), self.members.clone(), self.clients.clone());
+        async move {
+            let cluster = match way {
+                Way::Memory(link) => {
+                    let link: MakeLink = Box::new(move || link);
+                    return Ok((MEMORY.to_owned(), link));
+                }
+                Way::Member(member, alone) => {
+                    if alone && member.membership().is_none() {
+                        Self::form(&member, &members).await?;
+                    }
+                    member.joined().await.cluster
+                }
+                Way::Remote(name) => ask_cluster(&world, &members, &name).await?,
+            };
+            let options = options(&world, cluster.clone(), members);
+            clients.join(&options);
+            let link: MakeLink = Box::new(move || {
+                let client = KeeperClient::new(&options.cluster, &options.members, options.dial);
+                Arc::new(ClusterKeeper(client))
+            });
+            Ok((cluster, link))
+        }
+    }
+
+    /// This node's metadata member, if it is one.
+    pub(super) fn member(&self) -> Option<&Arc<Member>> {
+        match &self.stand {
+            Stand::Member(member) => Some(member),
+            Stand::Memory(_) | Stand::Remote(_) => None,
+        }
+    }
+
+    /// Leaves in good order: leadership is handed on first.
+    pub(super) async fn leave(&self) {
+        if let Some(member) = self.member() {
+            member.stop().await;
+        }
+    }
+
+    /// Stops the member as a crash would, from outside of any async context; nobody waits for it.
+    pub(super) fn abandon(&self, world: &World) {
+        let Some(member) = self.member().cloned() else { return };
+        let body = move || match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime.block_on(member.abandon()),
+            Err(e) => tracing::error!(error = %e, "the metadata member could not be stopped"),
+        };
+        if let Err(e) = world.threads.spawn("millet-stop", Box::new(body)) {
+            tracing::error!(error = %e, "the metadata member could not be stopped");
+        }
+    }
+}
+
+async fn start_member(
+    world: &World,
+    config: &Config,
+    cluster: Option<String>,
+    dir: &Path,
+    own: &str,
+) -> Result<Arc<Member>, StartError> {
+    let options = MemberOptions {
+        dir: dir.to_owned(),
+        addr: own.to_owned(),
+        cluster,
+        clock: world.clock.clone(),
+        entropy: world.entropy.clone(),
+        disk: world.disk.clone(),
+        threads: world.threads.clone(),
+        dial: Dial::new(world.net.clone()).or_failing(),
+        engine: if config.node.state_engine == "redb" { Engine::Redb } else { Engine::Sled },
+        snapshot_every: MemberOptions::SNAPSHOT_EVERY,
+        generation: GENERATION,
+    };
+    let member = Arc::new(Member::start(options).await.map_err(StartError::Member)?);
+    stop_with(member.clone(), &*world.io);
+    Ok(member)
 }
 
 /// A member that fails takes the process with it: it never carries on after a failed disk.
@@ -168,16 +247,20 @@ fn stop_with(member: Arc<Member>, io: &dyn Spawner) {
     io.spawn("member watch", Box::pin(watch));
 }
 
-/// Asks the members until one says which cluster it belongs to; `known` is taken as it is.
-async fn ask_cluster(world: &World, members: &[String], known: &str) -> String {
-    if !known.is_empty() {
-        return known.to_owned();
-    }
+/// Asks the members until one says which cluster it belongs to, which must be the one named.
+async fn ask_cluster(world: &World, members: &[String], name: &str) -> Result<String, StartError> {
     let client = MetaClient::new(&options(world, String::new(), members.to_vec()));
     let mut waited = Duration::ZERO;
     loop {
         match client.status().await {
-            Ok(status) => return status.cluster,
+            Ok(status) if name.is_empty() || is_named(&status.cluster, name) => return Ok(status.cluster),
+            Ok(status) => {
+                let text = format!(
+                    "the members {members:?} belong to cluster {}, cluster.id says {name:?}; fix one of them",
+                    status.cluster
+                );
+                return Err(StartError::Member(MemberError::Refused(text)));
+            }
             Err(e) if waited.as_millis().is_multiple_of(SAY.as_millis()) => {
                 tracing::warn!(error = %e, ?members, "no metadata member says which cluster this is; still asking");
             }
@@ -191,54 +274,6 @@ async fn ask_cluster(world: &World, members: &[String], known: &str) -> String {
 fn options(world: &World, cluster: String, members: Vec<String>) -> ClientOptions {
     let dial = Dial::new(world.net.clone()).or_failing();
     ClientOptions { cluster, members, dial, spawner: world.io.clone() }
-}
-
-impl Plane {
-    fn of(
-        world: &World,
-        cluster: String,
-        members: Vec<String>,
-        member: Option<Arc<Member>>,
-        data_dir: Option<DataDir>,
-    ) -> (Self, MakeLink) {
-        let options = options(world, cluster.clone(), members);
-        let plane = Self {
-            cluster,
-            meta: Arc::new(ClusterMeta(MetaClient::new(&options))),
-            store: Arc::new(StateClient::new(&options)),
-            member,
-            _data_dir: data_dir,
-        };
-        let link = move || {
-            let client = KeeperClient::new(&options.cluster, &options.members, options.dial);
-            Arc::new(ClusterKeeper(client)) as Arc<dyn KeeperLink>
-        };
-        (plane, Box::new(link))
-    }
-
-    /// This node's metadata member, if it is one.
-    pub(super) fn member(&self) -> Option<&Arc<Member>> {
-        self.member.as_ref()
-    }
-
-    /// Leaves in good order: leadership is handed on first.
-    pub(super) async fn leave(&mut self) {
-        if let Some(member) = self.member.take() {
-            member.stop().await;
-        }
-    }
-
-    /// Stops the member from outside of any async context; nobody waits for it.
-    pub(super) fn abandon(&mut self, world: &World) {
-        let Some(member) = self.member.take() else { return };
-        let body = move || match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime.block_on(member.abandon()),
-            Err(e) => tracing::error!(error = %e, "the metadata member could not be stopped"),
-        };
-        if let Err(e) = world.threads.spawn("millet-stop", Box::new(body)) {
-            tracing::error!(error = %e, "the metadata member could not be stopped");
-        }
-    }
 }
 
 /// Makes a cluster of fresh members, once: asks the first of them to do it. Returns the cluster's id. The
