@@ -20,7 +20,8 @@ mod raft;
 mod service;
 pub mod state;
 
-pub use member::{Engine, Member, MemberError, MemberOptions};
+pub use engine::EngineKind;
+pub use member::{Member, MemberError, MemberOptions};
 pub use service::Services;
 
 /// Makes a connection to an address, lazily and with the caller's transport settings (`tcp_nodelay`

@@ -27,17 +27,20 @@ use crate::raft::MESSAGE_BYTES;
 #[derive(Clone)]
 pub struct StateClient {
     ops: Arc<Batcher<Ops>>,
+    /// Apart: a batch of nothing but reads needs no log entry.
+    loads: Arc<Batcher<Ops>>,
 }
 
 impl StateClient {
     /// Starts the client's tasks; connects when first used.
     pub fn new(options: &ClientOptions) -> Self {
         let road = Arc::new(Road::new(&options.cluster, &options.members, Arc::clone(&options.dial)));
-        Self { ops: Arc::new(Batcher::start(Ops(road), "state-batch", &options.spawner)) }
+        let loads = Arc::new(Batcher::start(Ops(Arc::clone(&road)), "state-load", &options.spawner));
+        Self { ops: Arc::new(Batcher::start(Ops(road), "state-batch", &options.spawner)), loads }
     }
 
-    async fn stored(&self, op: Op) -> Result<Stored, StoreError> {
-        match self.ops.ask(op).await? {
+    async fn stored(&self, by: &Batcher<Ops>, op: Op) -> Result<Stored, StoreError> {
+        match by.ask(op).await? {
             Done::Stored(stored) => Ok(stored),
             Done::Written(_) | Done::Opened => Err(unfit()),
         }
@@ -74,7 +77,7 @@ impl StateStore for StateClient {
         slot: &'a str,
         token: Token,
     ) -> BoxFuture<'a, Result<Stored, StoreError>> {
-        Box::pin(self.stored(Op::Open { grain: grain.clone(), slot: slot.to_owned(), token }))
+        Box::pin(self.stored(&self.ops, Op::Open { grain: grain.clone(), slot: slot.to_owned(), token }))
     }
 
     fn open_shard<'a>(
@@ -96,7 +99,9 @@ impl StateStore for StateClient {
         shard: ShardId,
         token: Token,
     ) -> BoxFuture<'a, Result<Stored, StoreError>> {
-        Box::pin(self.stored(Op::Load { grain: grain.clone(), slot: slot.to_owned(), shard, token }))
+        Box::pin(
+            self.stored(&self.loads, Op::Load { grain: grain.clone(), slot: slot.to_owned(), shard, token }),
+        )
     }
 
     fn save<'a>(&'a self, write: Write<'a>, value: Bytes) -> BoxFuture<'a, Result<Version, StoreError>> {

@@ -15,11 +15,12 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
-use super::{no_state::StateGroup, running::Tide};
+use super::running::Tide;
 use crate::{
     leader::{LeaderClock, Offered, Planner, Proposal, Renewals, Turn},
     machine::{Command, Init, Machine, MetaGroup, Reply},
     raft::{Group, ProposeError},
+    state::{StateCommand, StateGroup},
 };
 
 /// Between two Ticks (DESIGN 4).
@@ -106,8 +107,11 @@ impl Driver {
                 established = leadership.wait_for(|l| l.established) => {
                     let Ok(term) = established.map(|l| l.term) else { return };
                     tracing::info!(term, "leads the metadata store");
-                    self.lead(term).await;
+                    let goes_on = self.lead(term).await;
                     tracing::info!(term, "leads the metadata store no more");
+                    if !goes_on {
+                        return;
+                    }
                 }
                 // Not ours to answer: dropped, its sender is told to ask the leader.
                 keepalive = self.keepalives.recv() => if keepalive.is_none() { return },
@@ -115,7 +119,8 @@ impl Driver {
         }
     }
 
-    async fn lead(&mut self, term: u64) {
+    /// False when Raft itself has ended.
+    async fn lead(&mut self, term: u64) -> bool {
         let mut leadership = self.meta.leadership();
         let mut duty = Duty::new(term);
         // The base: what is applied once the first entry of this leadership is, then the clock (R21).
@@ -127,12 +132,12 @@ impl Driver {
         loop {
             tokio::select! {
                 biased;
-                _ = leadership.wait_for(|l| !l.own || l.term != term) => return,
+                over = leadership.wait_for(|l| !l.own || l.term != term) => return over.is_ok(),
                 Some(outcome) = in_flight.next() => self.finished(&mut duty, outcome),
                 _ = timer.tick() => self.tick(&mut duty, &in_flight),
                 keepalive = self.keepalives.recv() => match keepalive {
                     Some(keepalive) => self.offer(&mut duty, keepalive),
-                    None => return,
+                    None => return false,
                 },
             }
             self.plan(&mut duty, &in_flight);
@@ -278,7 +283,7 @@ async fn relay_oldest(state: &Group<StateGroup>, machine: &RwLock<Machine>) {
         if !own || told == (term, oldest) {
             continue;
         }
-        let command = super::no_state::oldest_living(oldest);
+        let command = StateCommand::OldestLiving(oldest).encode();
         match tokio::time::timeout(COMMIT, state.propose_in_term(command, term)).await {
             Ok(Ok(_)) => told = (term, oldest),
             Ok(Err(e)) => tracing::debug!(error = %e, "the state group was not told of the oldest session"),

@@ -3,7 +3,6 @@
 
 mod drive;
 mod init;
-mod no_state;
 mod running;
 mod shared;
 
@@ -21,6 +20,7 @@ pub(crate) use shared::Shared;
 use crate::{
     Dial,
     client::ClusterStatus,
+    engine::EngineKind,
     identity::{IdentityError, Membership},
     service::Services,
 };
@@ -45,7 +45,7 @@ pub struct MemberOptions {
     /// Connections to other members.
     pub dial: Dial,
     /// The engine below the `state` group.
-    pub engine: Engine,
+    pub engine: EngineKind,
     /// Entries between two snapshots of a group: bounds the log and the time of a restart.
     pub snapshot_every: u64,
     /// The first generation of grants at `init`: above the largest in any store that is configured (R16).
@@ -185,5 +185,3 @@ impl Member {
         self.shared.stop(false).await;
     }
 }
-
-pub use no_state::Engine;

@@ -14,15 +14,16 @@ use tonic::transport::Channel;
 use super::{
     MemberOptions,
     drive::{Driver, KeepaliveIn},
-    no_state::StateGroup,
 };
 use crate::{
     Dial,
     client::{ClusterStatus, GroupStatus, MemberRow},
+    engine,
     identity::Membership,
     log::{GroupId, LogStore, Wal, WalOptions},
     machine::{Init, Machine, MetaGroup, Published},
-    raft::{Core, Group, GroupOptions, Leadership, Port},
+    raft::{Core, Group, GroupOptions, Leadership, Place, Port},
+    state::{StateGroup, StateReader},
 };
 
 /// The `meta` group.
@@ -33,6 +34,10 @@ pub(crate) const STATE: GroupId = GroupId(1);
 /// Entries of nodes' batches proposed and not yet applied: a Tick behind them waits at most 100 ms at
 /// the slowest rate we measured (R21).
 const IN_FLIGHT: usize = 64;
+/// Batches of reads that wait for the state engine's disk.
+const READS: usize = 8;
+/// Memory the state engine may use for its cache.
+const ENGINE_CACHE_BYTES: u64 = 64 * 1024 * 1024;
 /// Keepalives on their way to the next Tick: a thousand nodes that all repeat theirs.
 const KEEPALIVES: usize = 4096;
 /// Connections to other members kept for forwarding.
@@ -81,6 +86,12 @@ pub(crate) struct Running {
     pub(crate) keepalives: mpsc::Sender<KeepaliveIn>,
     /// Bounds proposals of nodes' batches.
     pub(crate) in_flight: Semaphore,
+    /// The same for the `state` group.
+    pub(crate) state_in_flight: Semaphore,
+    pub(crate) reader: StateReader,
+    readers: Place,
+    reads: Semaphore,
+    engine: Arc<dyn engine::Engine>,
     pub(crate) forward: Forward,
     leadership: watch::Receiver<Leadership>,
     ports: BTreeMap<u32, Arc<dyn Port>>,
@@ -112,7 +123,10 @@ impl Running {
             snapshot_every: options.snapshot_every,
             on_disk,
         };
-        let state = StateGroup::open(&options.engine, Arc::clone(&options.disk), &options.dir.join("state"))?;
+        let dir = options.dir.join("state");
+        let engine = engine::open(options.engine, Arc::clone(&options.disk), &dir, ENGINE_CACHE_BYTES)?;
+        let state = StateGroup::open(Arc::clone(&engine))?;
+        let reader = state.reader();
         let meta = Group::start(group(META, false), meta).await?;
         let state = Group::start(group(STATE, true), state).await?;
         let (keepalives, incoming) = mpsc::channel(KEEPALIVES);
@@ -133,7 +147,8 @@ impl Running {
         let ports = BTreeMap::from([(META.0, meta.port()), (STATE.0, state.port())]);
         let forward = Forward { dial: Arc::clone(&options.dial), channels: Mutex::default() };
         let leadership = meta.leadership();
-        let in_flight = Semaphore::new(IN_FLIGHT);
+        let (in_flight, state_in_flight) = (Semaphore::new(IN_FLIGHT), Semaphore::new(IN_FLIGHT));
+        let (readers, reads) = (Place::thread(&*options.threads, "state-read")?, Semaphore::new(READS));
         let member = place.member;
         Ok(Self {
             cluster,
@@ -144,6 +159,11 @@ impl Running {
             tide,
             keepalives,
             in_flight,
+            state_in_flight,
+            reader,
+            readers,
+            reads,
+            engine,
             forward,
             leadership,
             ports,
@@ -156,6 +176,15 @@ impl Running {
     /// Who leads the `meta` group, now.
     pub(crate) fn leadership(&self) -> Leadership {
         self.leadership.borrow().clone()
+    }
+
+    /// Runs a read of the state engine on a thread of its own.
+    pub(crate) async fn read_state<R: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> R + Send + 'static,
+    ) -> io::Result<R> {
+        let _permit = self.reads.acquire().await.map_err(io::Error::other)?;
+        self.readers.run(work).await
     }
 
     /// A group's entrance.
@@ -218,6 +247,7 @@ impl Running {
 
     pub(super) async fn stop(&self, hand_over: bool) {
         self.in_flight.close();
+        self.state_in_flight.close();
         if hand_over {
             self.meta.transfer().await;
             self.state.transfer().await;
@@ -225,7 +255,15 @@ impl Running {
         self.stop.send_replace(true);
         self.meta.shutdown().await;
         self.state.shutdown().await;
-        self.core.stop();
+        self.reads.close();
+        if hand_over {
+            let engine = Arc::clone(&self.engine);
+            let closed = self.readers.run(move || engine.close()).await.and_then(|closed| closed);
+            if let Err(e) = closed {
+                tracing::warn!(error = %e, "the state engine did not close cleanly; it is rebuilt at the next start");
+            }
+        }
+        self.core.stop().await;
     }
 }
 

@@ -109,9 +109,11 @@ impl Shared {
 
     pub(super) async fn stop(&self, hand_over: bool) {
         let _one = self.changing.lock().await;
-        if let Some(running) = self.running.send_replace(None) {
+        // Still served while it hands over: its successor must reach it.
+        if let Some(running) = self.running() {
             running.stop(hand_over).await;
         }
+        self.running.send_replace(None);
         drop(self.dir.lock().take());
     }
 }

@@ -36,6 +36,7 @@ const TRANSFER_WAIT: Duration = Duration::from_secs(1);
 pub(crate) struct Core {
     handle: Handle,
     stop: watch::Sender<bool>,
+    ended: watch::Receiver<bool>,
 }
 
 impl Core {
@@ -44,8 +45,15 @@ impl Core {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (stop, mut stopped) = watch::channel(false);
-        threads.spawn("raft", Box::new(move || drop(runtime.block_on(stopped.wait_for(|stop| *stop)))))?;
-        Ok(Self { handle, stop })
+        let (end, ended) = watch::channel(false);
+        let body = move || {
+            // An error means that every handle is gone.
+            let _ = runtime.block_on(stopped.wait_for(|stop| *stop));
+            drop(runtime);
+            end.send_replace(true);
+        };
+        threads.spawn("raft", Box::new(body))?;
+        Ok(Self { handle, stop, ended })
     }
 
     /// Runs a future on the core's thread and waits for it.
@@ -57,8 +65,11 @@ impl Core {
     }
 
     /// Ends the thread; what still runs on it is dropped.
-    pub(crate) fn stop(&self) {
+    pub(crate) async fn stop(&self) {
         self.stop.send_replace(true);
+        let mut ended = self.ended.clone();
+        // An error means that the thread has ended.
+        let _ = ended.wait_for(|ended| *ended).await;
     }
 }
 
@@ -125,7 +136,6 @@ pub(crate) struct Group<M: GroupMachine> {
     member: u64,
     core: Core,
     leadership: watch::Receiver<Leadership>,
-    applied: watch::Receiver<u64>,
     port: Arc<GroupPort<M>>,
 }
 
@@ -137,7 +147,6 @@ impl<M: GroupMachine> Clone for Group<M> {
             member: self.member,
             core: self.core.clone(),
             leadership: self.leadership.clone(),
-            applied: self.applied.clone(),
             port: Arc::clone(&self.port),
         }
     }
@@ -186,14 +195,8 @@ impl<M: GroupMachine> Group<M> {
             true => Place::thread(&*options.threads, &format!("apply-{}", options.group.0))?,
             false => Place::Inline,
         };
-        let (applied_tx, applied) = watch::channel(0);
-        let adapter = Machine::new(
-            Arc::clone(&machine),
-            place,
-            Arc::clone(&files),
-            Arc::clone(&options.threads),
-            applied_tx,
-        );
+        let adapter =
+            Machine::new(Arc::clone(&machine), place, Arc::clone(&files), Arc::clone(&options.threads));
         let log = Log::open(Arc::clone(&options.log), options.group)?;
         let origin =
             Origin { cluster: Arc::clone(&options.cluster), member: options.member, group: options.group };
@@ -204,7 +207,14 @@ impl<M: GroupMachine> Group<M> {
             .map_err(|e| io::Error::other(format!("group {} does not start: {e}", options.group.0)))?;
         let leadership = watch_leadership(&core, &raft, member);
         let port = Arc::new(GroupPort { raft: raft.clone(), files, threads: options.threads });
-        Ok(Self { raft, machine, member, core, leadership, applied, port })
+        let group = Self { raft, machine, member, core, leadership, port };
+        // A machine with a disk can be ahead of a log that lost its unsynced end; openraft then purges
+        // the log up to the machine. What was purged must be in a snapshot file (R19).
+        let m = group.metrics();
+        if m.purged > m.snapshot {
+            group.snapshot_soon().await?;
+        }
+        Ok(group)
     }
 
     /// Makes these members the group's first voters. Does nothing if it has members already.
@@ -273,16 +283,6 @@ impl<M: GroupMachine> Group<M> {
         self.leadership.clone()
     }
 
-    /// Index of the last applied entry, from now on.
-    pub(crate) fn applied(&self) -> watch::Receiver<u64> {
-        self.applied.clone()
-    }
-
-    /// Looks at the applied state. Short: applying waits meanwhile.
-    pub(crate) fn with_machine<R>(&self, look: impl FnOnce(&mut M) -> R) -> R {
-        look(&mut self.machine.lock())
-    }
-
     /// Where other members' messages enter.
     pub(crate) fn port(&self) -> Arc<dyn Port> {
         Arc::clone(&self.port) as Arc<dyn Port>
@@ -312,7 +312,7 @@ impl<M: GroupMachine> Group<M> {
     }
 
     /// Takes a snapshot soon, whatever the policy says.
-    pub(crate) async fn snapshot_soon(&self) -> io::Result<()> {
+    async fn snapshot_soon(&self) -> io::Result<()> {
         self.raft.trigger().snapshot().await.map_err(io::Error::other)
     }
 

@@ -11,7 +11,7 @@ use openraft::{
     storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine},
 };
 use parking_lot::Mutex;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 use super::{
     codec,
@@ -31,7 +31,7 @@ type Job = Box<dyn FnOnce() + Send>;
 pub(crate) type OurSnapshot = openraft::type_config::alias::SnapshotOf<Cfg, SnapshotFile>;
 
 /// Where a machine's work runs.
-pub(super) enum Place {
+pub(crate) enum Place {
     /// On the Raft core's own thread: for machines in memory.
     Inline,
     /// On a thread of its own: for machines with a disk below.
@@ -40,13 +40,17 @@ pub(super) enum Place {
 
 impl Place {
     /// Starts a thread for a machine.
-    pub(super) fn thread(threads: &dyn Threads, name: &str) -> io::Result<Self> {
+    pub(crate) fn thread(threads: &dyn Threads, name: &str) -> io::Result<Self> {
         let (tx, rx) = std::sync::mpsc::sync_channel::<Job>(JOBS);
         threads.spawn(name, Box::new(move || rx.into_iter().for_each(|job| job())))?;
         Ok(Self::Thread(tx))
     }
 
-    async fn run<R: Send + 'static>(&self, work: impl FnOnce() -> R + Send + 'static) -> io::Result<R> {
+    /// Runs work there and waits for it. At most [`JOBS`] at once.
+    pub(crate) async fn run<R: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> R + Send + 'static,
+    ) -> io::Result<R> {
         match self {
             Self::Inline => Ok(work()),
             Self::Thread(jobs) => {
@@ -65,8 +69,6 @@ pub(crate) struct Machine<M> {
     place: Place,
     files: Arc<SnapshotFiles>,
     threads: Arc<dyn Threads>,
-    /// Index of the last applied entry, for whoever waits for it.
-    applied: watch::Sender<u64>,
 }
 
 impl<M: GroupMachine> Machine<M> {
@@ -75,10 +77,8 @@ impl<M: GroupMachine> Machine<M> {
         place: Place,
         files: Arc<SnapshotFiles>,
         threads: Arc<dyn Threads>,
-        applied: watch::Sender<u64>,
     ) -> Self {
-        applied.send_replace(machine.lock().applied().index);
-        Self { machine, place, files, threads, applied }
+        Self { machine, place, files, threads }
     }
 
     async fn apply_batch(&self, batch: Vec<(Entry, Option<ApplyResponder<Cfg>>)>) -> io::Result<()> {
@@ -88,7 +88,6 @@ impl<M: GroupMachine> Machine<M> {
             entries.push(to_apply(entry)?);
             responders.push(responder);
         }
-        let last = entries.last().map_or(0, |e| e.index);
         let machine = Arc::clone(&self.machine);
         let replies = self.place.run(move || machine.lock().apply(entries)).await??;
         if replies.len() != responders.len() {
@@ -98,7 +97,6 @@ impl<M: GroupMachine> Machine<M> {
                 replies.len()
             )));
         }
-        self.applied.send_replace(last);
         for (responder, reply) in responders.into_iter().zip(replies) {
             if let Some(responder) = responder {
                 responder.send(Blob(reply));
@@ -197,14 +195,12 @@ impl<M: GroupMachine> RaftStateMachine<Cfg> for Machine<M> {
     ) -> Result<(), io::Error> {
         let (applied, machine, files) =
             (applied_of(meta)?, Arc::clone(&self.machine), Arc::clone(&self.files));
-        let index = applied.index;
         let install = move || {
             // The file first: once the machine has it, nothing below it is needed from the log.
             let kept = files.keep(snapshot)?;
             machine.lock().restore(applied, kept.content()?)
         };
         self.place.run(install).await??;
-        self.applied.send_replace(index);
         Ok(())
     }
 

@@ -14,5 +14,6 @@ mod suite;
 mod types;
 
 pub(crate) use handle::{Core, Group, GroupMetrics, GroupOptions, Leadership, ProposeError};
+pub(crate) use machine::Place;
 pub(crate) use network::MESSAGE_BYTES;
 pub(crate) use port::Port;

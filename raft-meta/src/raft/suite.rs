@@ -15,7 +15,6 @@ use openraft::{
     testing::log::{StoreBuilder, Suite},
 };
 use parking_lot::Mutex;
-use tokio::sync::watch;
 
 use super::{
     files::SnapshotFiles,
@@ -49,7 +48,7 @@ impl StoreBuilder<Cfg, Log, Machine<MetaGroup>> for Fresh {
         let place =
             if self.threaded { Place::thread(&*threads, "apply").map_err(failed)? } else { Place::Inline };
         let machine = Arc::new(Mutex::new(MetaGroup::new(|_| ())));
-        Ok(((), log, Machine::new(machine, place, Arc::new(files), threads, watch::channel(0).0)))
+        Ok(((), log, Machine::new(machine, place, Arc::new(files), threads)))
     }
 }
 

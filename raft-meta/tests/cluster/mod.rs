@@ -10,7 +10,7 @@ use std::{
 
 use millet_core::{BootTime, Clock, GrainId, GrainType, KeyKind, NodeId, Revision, SessionId, model::*};
 use millet_raft_meta::{
-    Dial, Engine, Member, MemberOptions,
+    Dial, EngineKind, Member, MemberOptions,
     client::{ClientOptions, KeeperClient, MetaClient, StateClient},
 };
 use millet_testkit::{SeededEntropy, StdThreads, TokioSpawner, until_some};
@@ -77,7 +77,7 @@ pub fn options(dir: PathBuf, addr: &str, settings: &Settings) -> MemberOptions {
         disk: Arc::new(RealDisk),
         threads: Arc::new(StdThreads),
         dial: dial(),
-        engine: Engine::Redb,
+        engine: EngineKind::Redb,
         snapshot_every: settings.snapshot_every,
         generation: 1,
     }
