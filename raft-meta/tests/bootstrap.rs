@@ -1,4 +1,5 @@
 //! Making a cluster, and the refusals around it.
+#![allow(clippy::unwrap_used, reason = "helpers of tests may unwrap")]
 
 mod cluster;
 mod real;

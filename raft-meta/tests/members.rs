@@ -1,4 +1,5 @@
 //! Three members over real sockets: leases, sessions, watches, the loss and return of members.
+#![allow(clippy::unwrap_used, reason = "helpers of tests may unwrap")]
 
 mod cluster;
 mod real;
@@ -248,5 +249,31 @@ async fn a_graceful_stop_hands_leadership_over() {
     let took = start.elapsed();
     println!("stop of the leader and the next write: {took:?}");
     assert!(took < Duration::from_millis(900), "an election takes longer than a hand-over: {took:?}");
+    cluster.end().await;
+}
+
+/// Members are killed one after another, leaders too, and come back from their disks; every grant that
+/// was answered is still there, and no grain has two.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_members_rejoin_and_nothing_answered_is_lost() {
+    let mut cluster = Cluster::of(3, Settings::default()).await;
+    let (keeper, meta) = (cluster.keeper(), cluster.meta());
+    let session = open(&keeper, 1, Duration::from_secs(60)).await.session;
+    let mut grants = Vec::new();
+    for round in 0..6_u64 {
+        for n in 0..10 {
+            grants.push(acquired(&meta, round * 10 + n, session).await);
+        }
+        let victim = if round % 2 == 0 { cluster.leader().await } else { round as usize % 3 };
+        cluster.kill(victim).await;
+        grants.push(acquired(&meta, 1_000 + round, session).await);
+        cluster.start(victim).await;
+    }
+    for round in 0..6_u64 {
+        for n in 0..10 {
+            let held = meta.lookup(&player(round * 10 + n)).await.unwrap().unwrap();
+            assert_eq!((held.session, held.grant), (session, grants[(round * 11 + n) as usize]));
+        }
+    }
     cluster.end().await;
 }

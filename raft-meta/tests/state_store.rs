@@ -1,5 +1,6 @@
 //! The state store over the wire: the conformance suite through three members, and what a lost quorum
 //! answers.
+#![allow(clippy::unwrap_used, reason = "helpers of tests may unwrap")]
 
 mod cluster;
 mod real;
@@ -12,6 +13,7 @@ use millet_core::{
     Epoch, Grant,
     store::{StateStore, Token, Version, Write},
 };
+use millet_raft_meta::EngineKind;
 use millet_testkit::until_async;
 
 /// Every rule of `StateStore`, through the client, three members, Raft and the engine.
@@ -39,8 +41,18 @@ fn token(session: millet_core::SessionId, index: u64) -> Token {
 
 /// A saved value outlives the leader, and all members at once; a value of 1 MiB too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn saved_state_outlives_the_leader_and_a_restart_of_all() {
-    let mut cluster = Cluster::of(3, Settings { snapshot_every: 50, ..Settings::default() }).await;
+async fn saved_state_outlives_the_leader_and_a_restart_of_all_on_sled() {
+    saved_state_outlives_the_leader_and_a_restart_of_all(EngineKind::Sled).await;
+}
+
+/// The same on the second engine.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn saved_state_outlives_the_leader_and_a_restart_of_all_on_redb() {
+    saved_state_outlives_the_leader_and_a_restart_of_all(EngineKind::Redb).await;
+}
+
+async fn saved_state_outlives_the_leader_and_a_restart_of_all(engine: EngineKind) {
+    let mut cluster = Cluster::of(3, Settings { snapshot_every: 50, engine, ..Settings::default() }).await;
     let session = open(&cluster.keeper(), 1, Duration::from_secs(60)).await.session;
     let store = cluster.state();
     let (grain, token) = (player(1), token(session, 5));

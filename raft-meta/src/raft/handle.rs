@@ -208,9 +208,13 @@ impl<M: GroupMachine> Group<M> {
         let leadership = watch_leadership(&core, &raft, member);
         let port = Arc::new(GroupPort { raft: raft.clone(), files, threads: options.threads });
         let group = Self { raft, machine, member, core, leadership, port };
+        let m = group.metrics();
+        // A single voter need not wait for a leader that cannot be.
+        if matches!(&m.members[..], [(only, _, true)] if *only == member) {
+            group.raft.trigger().elect(false).await.map_err(io::Error::other)?;
+        }
         // A machine with a disk can be ahead of a log that lost its unsynced end; openraft then purges
         // the log up to the machine. What was purged must be in a snapshot file (R19).
-        let m = group.metrics();
         if m.purged > m.snapshot {
             group.snapshot_soon().await?;
         }

@@ -86,10 +86,7 @@ async fn appends(
 trait MapWhile: StreamExt + Sized {
     /// Items while `f` gives some.
     fn map_while<T>(self, f: impl FnMut(Self::Item) -> Option<T>) -> impl futures::Stream<Item = T> {
-        let mut f = f;
-        self.map(move |item| f(item))
-            .take_while(|item| std::future::ready(item.is_some()))
-            .filter_map(std::future::ready)
+        self.map(f).take_while(|item| std::future::ready(item.is_some())).filter_map(std::future::ready)
     }
 }
 impl<S: StreamExt> MapWhile for S {}

@@ -1,5 +1,5 @@
 //! Members over real sockets on 127.0.0.1 with real disks in temporary folders, all in one process.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::{
     net::SocketAddr,
@@ -54,10 +54,11 @@ pub struct Node {
 pub struct Settings {
     pub snapshot_every: u64,
     pub cluster: Option<String>,
+    pub engine: EngineKind,
 }
 impl Default for Settings {
     fn default() -> Self {
-        Self { snapshot_every: MemberOptions::SNAPSHOT_EVERY, cluster: None }
+        Self { snapshot_every: MemberOptions::SNAPSHOT_EVERY, cluster: None, engine: EngineKind::Redb }
     }
 }
 
@@ -77,7 +78,7 @@ pub fn options(dir: PathBuf, addr: &str, settings: &Settings) -> MemberOptions {
         disk: Arc::new(RealDisk),
         threads: Arc::new(StdThreads),
         dial: dial(),
-        engine: EngineKind::Redb,
+        engine: settings.engine,
         snapshot_every: settings.snapshot_every,
         generation: 1,
     }
@@ -87,7 +88,9 @@ impl Node {
     pub async fn start(dir: PathBuf, addr: &str, settings: &Settings) -> Self {
         let listener = bind(addr).await.into_std().unwrap();
         let addr = listener.local_addr().unwrap().to_string();
-        let member = Arc::new(Member::start(options(dir.clone(), &addr, settings)).await.unwrap());
+        // After a kill in the same process, locks go a moment later.
+        let started = async || Member::start(options(dir.clone(), &addr, settings)).await.ok();
+        let member = Arc::new(until_some("the member starts", started, LIMIT).await);
         let server =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let services = member.services();
@@ -136,6 +139,11 @@ impl Cluster {
 
     pub async fn stop(&mut self, n: usize) {
         self.nodes[n].take().unwrap().stop().await;
+    }
+
+    /// Stops one as a crash would.
+    pub async fn kill(&mut self, n: usize) {
+        self.nodes[n].take().unwrap().abandon().await;
     }
 
     pub async fn start(&mut self, n: usize) {
