@@ -6,7 +6,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use millet_core::{NodeId, store::StateStore, world::Spawner};
 use millet_directory::{KeeperLink, Meta};
 use millet_raft_meta::{
-    Engine, Member, MemberError, MemberOptions,
+    EngineKind, Member, MemberError, MemberOptions,
     client::{ClientOptions, KeeperClient, MetaClient},
     identity::{DataDir, is_named},
 };
@@ -229,7 +229,7 @@ async fn start_member(
         disk: world.disk.clone(),
         threads: world.threads.clone(),
         dial: Dial::new(world.net.clone()).or_failing(),
-        engine: if config.node.state_engine == "redb" { Engine::Redb } else { Engine::Sled },
+        engine: if config.node.state_engine == "redb" { EngineKind::Redb } else { EngineKind::Sled },
         snapshot_every: MemberOptions::SNAPSHOT_EVERY,
         generation: GENERATION,
     };
