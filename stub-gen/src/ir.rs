@@ -225,6 +225,43 @@ mod tests {
         }
     }
 
+    /// Among some 80,000 names two share their 32 bits: such a pair in one interface is refused.
+    #[test]
+    fn methods_whose_ids_collide_are_refused_with_both_names() {
+        let mut seen = HashMap::new();
+        let (a, b) = (0u32..)
+            .map(|n| format!("m{n}"))
+            .find_map(|name| seen.insert(method_id(&name), name.clone()).map(|other| (other, name)))
+            .expect("a collision");
+        let method = |name: &str| Method {
+            name: name.to_owned(),
+            function: Ident::new(name, Span::call_site()),
+            marker: Ident::new(&camel(name), Span::call_site()),
+            args: Args::Fields(Vec::new()),
+            result: syn::parse_quote!(()),
+            error: None,
+            shared: false,
+            idempotent: false,
+            docs: Vec::new(),
+        };
+        let interface = Interface {
+            name: "T".into(),
+            marker: Ident::new("T", Span::call_site()),
+            module: Ident::new("t", Span::call_site()),
+            stem: Ident::new("T", Span::call_site()),
+            host: Host::Nobody,
+            keys: KeyKind::Text,
+            encoding: Encoding::Named,
+            methods: vec![method(&a), method(&b)],
+            vis: syn::parse_quote!(pub),
+            docs: Vec::new(),
+            descriptors: None,
+            root: syn::parse_quote!(::millet),
+        };
+        let error = interface.check().expect_err("they collide").to_string();
+        assert!(error.contains(&a) && error.contains(&b) && error.contains("same method id"), "{error}");
+    }
+
     #[test]
     fn keywords_become_raw_identifiers_and_self_is_refused() {
         assert_eq!(ident("type", Span::call_site()).expect("raw").to_string(), "r#type");
