@@ -35,6 +35,8 @@ pub(super) struct Writer {
     /// unsynced batch may not be followed by another.
     committed: BTreeMap<GroupId, Bytes>,
     buffer: Vec<u8>,
+    /// Set by a new segment: only then is it worth while to look whether the oldest can be emptied.
+    rolled: bool,
     lock: Option<Box<dyn Send + Sync>>,
 }
 
@@ -109,6 +111,7 @@ impl Writer {
             durable,
             committed: BTreeMap::new(),
             buffer: Vec::new(),
+            rolled: false,
             lock: Some(lock),
         }
     }
@@ -270,6 +273,7 @@ impl Writer {
             size,
         });
         self.shared.with(|m| m.segments.insert(sequence, segment));
+        self.rolled = true;
         Ok(())
     }
 
@@ -289,9 +293,10 @@ impl Writer {
     /// Frees segments that hold nothing any more, and empties the oldest if little of it is needed.
     fn tidy(&mut self) -> Result<(), Fatal> {
         self.remove_empty_segments()?;
-        let crowded = self.shared.with(|m| m.segments.len() > CROWDED_SEGMENTS);
-        if crowded && self.move_oldest()? {
-            self.remove_empty_segments()?;
+        if std::mem::take(&mut self.rolled) {
+            while self.shared.with(|m| m.segments.len() > CROWDED_SEGMENTS) && self.move_oldest()? {
+                self.remove_empty_segments()?;
+            }
         }
         Ok(())
     }

@@ -78,7 +78,8 @@ impl Shared {
     pub(crate) async fn adopt(&self, place: Membership) -> Result<(), MemberError> {
         let _one = self.changing.lock().await;
         if let Some(name) = self.options.cluster.as_ref().filter(|n| !is_named(&place.cluster, n)) {
-            let text = format!("{} is meant for cluster {name}, not for {}", self.options.addr, place.cluster);
+            let text =
+                format!("{} is meant for cluster {name}, not for {}", self.options.addr, place.cluster);
             return Err(MemberError::Refused(text));
         }
         self.join(place.clone())?;

@@ -70,16 +70,21 @@ impl SnapshotFiles {
     pub(crate) fn open(disk: Arc<dyn Disk>, dir: PathBuf, group: GroupId) -> io::Result<Self> {
         disk.create_dir(&dir)?;
         let home = Arc::new(());
-        let (prefix, mut newest) = (format!("snapshot-{}-", group.0), None);
+        let (prefix, mut found) = (format!("snapshot-{}-", group.0), Vec::new());
         for name in disk.list(&dir)? {
             if name.starts_with(&format!("writing-{}-", group.0)) {
                 disk.remove(&dir.join(&name))?;
             } else if let Some(index) = name.strip_prefix(&prefix).and_then(|n| n.parse::<u64>().ok()) {
-                newest = newest.max(Some(index));
+                found.push(index);
             }
         }
-        let current =
-            newest.map(|index| open(&*disk, &dir.join(format!("{prefix}{index:020}")), &home)).transpose()?;
+        found.sort_unstable();
+        let newest = found.pop();
+        let path = |index: u64| dir.join(format!("{prefix}{index:020}"));
+        let current = newest.map(|index| open(&*disk, &path(index), &home)).transpose()?;
+        for older in found {
+            disk.remove(&path(older))?; // the process ended before it could
+        }
         Ok(Self { disk, dir, group, current: Mutex::new(current), next: AtomicU64::new(0), home })
     }
 
@@ -330,5 +335,105 @@ impl Drop for Incoming {
         {
             tracing::warn!(path = %self.path.display(), error = %e, "an unfinished snapshot stays until the next start");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millet_testkit::{Cut, SimDisk};
+
+    use super::*;
+
+    const GROUP: GroupId = GroupId(1);
+
+    fn files(disk: &SimDisk) -> io::Result<SnapshotFiles> {
+        SnapshotFiles::open(Arc::new(disk.clone()), PathBuf::from("/snapshots"), GROUP)
+    }
+
+    /// A picture of `len` bytes as of `index`.
+    struct Picture(u64, usize);
+
+    impl Picture {
+        fn content(&self) -> Vec<u8> {
+            (0..self.1).map(|n| (n as u64 * self.0 >> 3) as u8).collect()
+        }
+    }
+
+    impl SnapshotSource for Picture {
+        fn applied(&self) -> Applied {
+            let (log_id, membership) =
+                (Bytes::from(format!("id {}", self.0)), Bytes::from_static(b"members"));
+            Applied { index: self.0, log_id, membership }
+        }
+        fn write_to(&mut self, to: &mut dyn Write) -> io::Result<()> {
+            self.content().chunks(100_000).try_for_each(|part| to.write_all(part))
+        }
+    }
+
+    fn content(file: &SnapshotFile) -> Vec<u8> {
+        let mut content = Vec::new();
+        file.content().unwrap().read_to_end(&mut content).unwrap();
+        content
+    }
+
+    #[test]
+    fn a_snapshot_is_read_back_as_written_and_an_older_one_is_kept_out() {
+        let disk = SimDisk::new();
+        let kept = files(&disk).unwrap();
+        for (index, len) in [(5, 0), (7, 700_000)] {
+            kept.write(Box::new(Picture(index, len))).unwrap();
+            let again = files(&disk).unwrap().current().unwrap().unwrap();
+            assert_eq!(again.applied(), &Picture(index, len).applied());
+            assert!(content(&again) == Picture(index, len).content());
+        }
+        assert_eq!(kept.write(Box::new(Picture(6, 10))).unwrap().applied().index, 7);
+        assert_eq!(disk.paths().len(), 1, "{:?}", disk.paths());
+    }
+
+    /// R19: the log is purged up to the current file, so a power cut at any moment leaves the one before
+    /// or the new one, whole.
+    #[test]
+    fn r19_a_power_cut_at_any_moment_leaves_the_old_or_the_new_snapshot_whole() {
+        let mut seen = [0, 0];
+        for seed in 0..60u64 {
+            let disk = SimDisk::new();
+            files(&disk).unwrap().write(Box::new(Picture(5, 300_000))).unwrap();
+            disk.power_off_after(seed % 15);
+            let told = files(&disk).and_then(|f| f.write(Box::new(Picture(9, 600_000))));
+            disk.power_cut(if seed % 2 == 0 { Cut::DropUnsynced } else { Cut::KeepSome(seed) });
+            let current = files(&disk).unwrap().current().unwrap().expect("the first was durable");
+            let (index, len) = if current.applied().index == 9 { (9, 600_000) } else { (5, 300_000) };
+            seen[usize::from(index == 9)] += 1;
+            assert!(index == 9 || told.is_err(), "seed {seed}: a snapshot that was reported is lost");
+            assert_eq!(current.applied(), &Picture(index, len).applied());
+            assert!(content(&current) == Picture(index, len).content(), "seed {seed}");
+            assert_eq!(disk.paths().len(), 1, "nothing is left behind: {:?}", disk.paths());
+        }
+        assert!(seen[0] > 5 && seen[1] > 5, "both outcomes were met: {seen:?}");
+    }
+
+    #[test]
+    fn r19_any_flipped_bit_of_a_snapshot_is_refused() {
+        let disk = SimDisk::new();
+        let len = files(&disk).unwrap().write(Box::new(Picture(5, 300))).unwrap().len();
+        let path = disk.paths()[0].clone();
+        for byte in 0..len {
+            disk.flip_bit(&path, byte, (byte % 8) as u8);
+            let error = files(&disk).err().unwrap_or_else(|| panic!("byte {byte} is not guarded"));
+            assert!(error.to_string().contains("snapshot-1-"), "{error}");
+            disk.flip_bit(&path, byte, (byte % 8) as u8);
+        }
+        files(&disk).unwrap();
+    }
+
+    #[test]
+    fn a_full_disk_leaves_the_current_snapshot_as_it_was() {
+        let disk = SimDisk::new();
+        let kept = files(&disk).unwrap();
+        kept.write(Box::new(Picture(5, 300_000))).unwrap();
+        disk.fail_write_after(1);
+        assert_eq!(kept.write(Box::new(Picture(9, 600_000))).unwrap_err().raw_os_error(), Some(28));
+        assert!(content(&kept.current().unwrap().unwrap()) == Picture(5, 300_000).content());
+        assert_eq!(disk.paths().len(), 1, "{:?}", disk.paths());
     }
 }
