@@ -4,9 +4,14 @@ mod cluster;
 
 use std::time::Duration;
 
-use cluster::{BumperService, LIMIT, builder, free_ports, init, settings};
+use cluster::{BumperRef, BumperService, LIMIT, builder, free_ports, init, settings};
 use millet::{CallError, ErrorKind, Node, config::Config};
 use millet_testkit::until_some;
+
+/// A reference that waits no longer than 300 ms.
+fn impatient(node: &Node) -> BumperRef {
+    (*node.get::<BumperService>(5)).clone().with_deadline(Duration::from_millis(300)).into()
+}
 
 async fn refused(config: Config) -> String {
     match builder(config).launch().await {
@@ -89,13 +94,12 @@ async fn g7_without_quorum_calls_answer_unavailable_and_name_it_and_go_on_when_i
     drop(b);
     drop(c);
     // A live grain serves until its lease ends, then says why it does not.
-    let refused =
-        async || match a.get::<BumperService>(5).with_deadline(Duration::from_millis(300)).bump().await {
-            Err(CallError::Platform(e)) if matches!(e.kind(), ErrorKind::Unavailable { .. }) => {
-                Some(e.to_string())
-            }
-            _ => None,
-        };
+    let refused = async || match impatient(&a).bump().await {
+        Err(CallError::Platform(e)) if matches!(e.kind(), ErrorKind::Unavailable { .. }) => {
+            Some(e.to_string())
+        }
+        _ => None,
+    };
     let said = until_some("the lease ends", refused, LIMIT).await;
     assert!(said.contains("quorum") || said.contains("session"), "{said}");
     // The majority returns: the activation thaws with its memory, unless its session ended meanwhile.

@@ -1,7 +1,11 @@
 //! What tests of whole nodes share: two grain types, settings, clusters in this process.
 #![allow(dead_code, reason = "every test file uses its part")]
 
-use std::time::{Duration, Instant};
+use std::{
+    net::Ipv4Addr,
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
 
 use millet::{Node, NodeBuilder, config::Config, grain, prelude::*, world::World};
 
@@ -82,11 +86,14 @@ pub fn builder(config: Config) -> NodeBuilder {
     Node::builder().config(config).grain::<Counter>().grain::<Bumper>().grain::<Board>()
 }
 
-/// Ports that were free a moment ago.
+/// Ports that were free a moment ago, at an address of loopback that no other test uses meanwhile.
 pub async fn free_ports<const N: usize>() -> [String; N] {
+    static TESTS: AtomicU32 = AtomicU32::new(1);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let ip = Ipv4Addr::new(127, high.max(1), low, TESTS.fetch_add(1, Ordering::Relaxed) as u8);
     let mut held = Vec::new();
     for _ in 0..N {
-        held.push(tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port"));
+        held.push(tokio::net::TcpListener::bind((ip, 0)).await.expect("a free port"));
     }
     std::array::from_fn(|n| held[n].local_addr().expect("bound").to_string())
 }

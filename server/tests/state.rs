@@ -1,0 +1,68 @@
+//! Whole nodes with their state in the cluster's own store, and sharded grains.
+
+mod cluster;
+
+use cluster::{BoardService, Cluster, CounterService, LIMIT, builder, settings};
+use millet::Ran;
+use millet_testkit::until_some;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn state_survives_every_node_being_stopped_and_started() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let config = settings(dir.path(), "127.0.0.1:0", &[]);
+    for round in 1..=3 {
+        // A node that crashed in this process lets go of its directory a moment later.
+        let start = async || builder(config.clone()).start().await.ok();
+        let node = until_some("the directory is free", start, LIMIT).await;
+        // After the crash the grain is held by the session that crashed until that ends: refused, not run.
+        let add = async || match node.get::<CounterService>(1).add(1).await {
+            Ok(total) => Some(total),
+            Err(e) if e.ran() == Ran::No => None,
+            Err(e) => panic!("{e}"),
+        };
+        assert_eq!(until_some("the grain answers", add, LIMIT).await, round);
+        // The second time it is a crash.
+        if round != 2 {
+            node.shutdown().await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shards_move_to_a_joiner_and_back_when_it_leaves() {
+    let mut cluster = Cluster::start().await;
+    cluster.join().await;
+    let joiner = cluster.nodes[3].directory().session().expect("ready").id();
+    let view = |node: usize| cluster.nodes[node].directory().view();
+    let held = async || (!view(0).shards_of(joiner).is_empty()).then_some(());
+    until_some("the joiner holds a shard", held, LIMIT).await;
+    for n in 0..16 {
+        let key = millet::Key::text(&format!("board-{n}")).expect("a key");
+        cluster.nodes[n % 4].get::<BoardService>(key).post().await.expect("answered");
+    }
+    let leaver = cluster.nodes.pop().expect("four nodes");
+    let left = leaver.shutdown().await;
+    assert!(left.closed && left.shards == 0, "{left:?}");
+    for n in 0..16 {
+        let key = millet::Key::text(&format!("board-{n}")).expect("a key");
+        let (_, session) = cluster.nodes[n % 3].get::<BoardService>(key).post().await.expect("no call fails");
+        assert_ne!(session, joiner.0);
+    }
+    cluster.end().await;
+}
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_to_a_sharded_grain_from_any_node_reaches_the_one_activation() {
+    let cluster = Cluster::start().await;
+    let mut owners = std::collections::BTreeSet::new();
+    for key in 0..30 {
+        let key = millet::Key::text(&format!("board-{key}")).expect("a key");
+        let mut posts = Vec::new();
+        for node in &cluster.nodes {
+            posts.push(node.get::<BoardService>(key.clone()).post().await.expect("answered"));
+        }
+        assert_eq!(posts.iter().map(|(n, _)| *n).collect::<Vec<_>>(), [1, 2, 3], "{key} ran twice");
+        owners.insert(posts[0].1);
+    }
+    assert_eq!(owners.len(), 3, "shards sit on every node");
+    cluster.end().await;
+}
