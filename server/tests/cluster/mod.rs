@@ -151,6 +151,7 @@ pub async fn init(members: &[String]) -> String {
             Ok(cluster) => return cluster,
             Err(why) => assert!(start.elapsed() < LIMIT, "{why}"),
         }
+        // tidy: sleep: between two tries of a bounded wait
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
