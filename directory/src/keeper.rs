@@ -462,6 +462,9 @@ impl Live {
 
     /// Compares the advance of cluster time with the own clock (R9); speaks above 2 %.
     fn judge_rate(&mut self, now: BootTime, cluster_ms: u64) -> Option<String> {
+        if cluster_ms == 0 {
+            return None; // a store that has no clock yet
+        }
         let base = match self.rate {
             Some(base) if now.since(base.last) <= RATE_GAP && cluster_ms >= base.cluster_ms => base,
             Some(_) | None => {

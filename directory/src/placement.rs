@@ -12,11 +12,11 @@ pub const BACKOFF_MAX: Duration = Duration::from_millis(250);
 /// Shortest.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(10);
 
-/// The node for a grain among those eligible, `avoid` left out: highest random weight over (grain, node),
-/// so that a death moves only the dead node's grains and a join only those that go to the joiner.
-pub fn choose<'v>(view: &'v View, grain: &'v GrainId, avoid: Option<SessionId>) -> Option<&'v SessionInfo> {
-    let key = hash::grain_hash(grain);
-    view.eligible(&grain.ty)
-        .filter(|s| Some(s.id) != avoid)
-        .max_by_key(|s| (hash::key_hash(key, &s.node.id.0.into()), s.node.id))
+/// The node for a grain: the first on the ring that may be chosen for its type, `avoid` left out. Every
+/// node that knows the same members names the same one.
+pub fn choose<'v>(view: &'v View, grain: &GrainId, avoid: Option<SessionId>) -> Option<&'v SessionInfo> {
+    view.ring()
+        .candidates(hash::grain_hash(grain))
+        .filter_map(|node| view.session_of(node))
+        .find(|s| Some(s.id) != avoid && view.is_eligible(s, &grain.ty))
 }

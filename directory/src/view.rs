@@ -12,6 +12,7 @@ use millet_core::{
     GrainType, Grant, NodeId, Revision, SessionId, ShardId,
     model::{Change, SessionInfo, SessionState, ShardState, TypeRow, ViewSnapshot, WatchEvent, Watched},
 };
+use millet_placement::Ring;
 
 /// How a session stands, as this node knows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,6 +30,10 @@ pub enum Standing<'a> {
 pub struct View {
     revision: Revision,
     sessions: Arc<BTreeMap<SessionId, SessionInfo>>,
+    /// The newest session of each node.
+    by_node: Arc<HashMap<NodeId, SessionId>>,
+    /// Their nodes, in ring order.
+    ring: Arc<Ring>,
     types: Arc<HashMap<GrainType, TypeRow>>,
     shards: Arc<HashMap<GrainType, Arc<Vec<ShardState>>>>,
     /// Sessions known to have ended ahead of the watch (from keepalive answers), until it gets there.
@@ -70,7 +75,12 @@ impl View {
 
     /// The newest session of a node that has not ended.
     pub fn session_of(&self, node: NodeId) -> Option<&SessionInfo> {
-        self.sessions.values().rev().find(|s| s.node.id == node)
+        self.by_node.get(&node).and_then(|id| self.sessions.get(id))
+    }
+
+    /// The nodes in ring order, for placement.
+    pub fn ring(&self) -> &Ring {
+        &self.ring
     }
 
     /// The cluster's row of a type.
@@ -111,23 +121,45 @@ impl View {
             .collect()
     }
 
-    /// Sessions that may be chosen for a type: alive (not leaving, not unrenewed) and declaring it as the
-    /// cluster's row does (R11).
+    /// Sessions that may be chosen for a type, see [`View::is_eligible`].
     pub fn eligible<'a>(&'a self, ty: &'a GrainType) -> impl Iterator<Item = &'a SessionInfo> {
-        let row = self.types.get(ty);
-        self.sessions.values().filter(move |s| {
-            s.state == SessionState::Alive
-                && row.is_some_and(|row| {
-                    s.node
-                        .types
-                        .iter()
-                        .any(|d| d.ty == row.ty && d.ownership == row.ownership && d.keys == row.keys)
-                })
-        })
+        self.sessions.values().filter(move |s| self.is_eligible(s, ty))
+    }
+
+    /// Whether a session may be chosen for a type: alive (not leaving, not unrenewed) and declaring the
+    /// type as the cluster's row does (R11).
+    pub fn is_eligible(&self, session: &SessionInfo, ty: &GrainType) -> bool {
+        let Some(row) = self.types.get(ty) else { return false };
+        session.state == SessionState::Alive
+            && session
+                .node
+                .types
+                .iter()
+                .any(|d| d.ty == row.ty && d.ownership == row.ownership && d.keys == row.keys)
     }
 
     /// Applies what the watch delivered. Older revisions change nothing (R8).
     pub fn apply(&mut self, watched: &Watched) -> Delta {
+        let before = self.sessions.clone();
+        let delta = self.apply_to_tables(watched);
+        self.index(&before);
+        delta
+    }
+
+    /// Brings what is derived from the sessions up to date, if they changed.
+    fn index(&mut self, before: &Arc<BTreeMap<SessionId, SessionInfo>>) {
+        if Arc::ptr_eq(before, &self.sessions) {
+            return;
+        }
+        let by_node: HashMap<_, _> = self.sessions.values().map(|s| (s.node.id, s.id)).collect();
+        if by_node != *self.by_node {
+            let nodes: Vec<NodeId> = by_node.keys().copied().collect();
+            self.ring = Arc::new(Ring::new(&nodes));
+            self.by_node = Arc::new(by_node);
+        }
+    }
+
+    fn apply_to_tables(&mut self, watched: &Watched) -> Delta {
         match watched {
             Watched::Event(event) => self.apply_event(event),
             Watched::Resync(snapshot) => self.resync(snapshot),
@@ -144,12 +176,14 @@ impl View {
     /// Applies what a keepalive answer said of ended sessions, possibly ahead of the watch (R17).
     pub fn apply_ended(&mut self, sessions: &[SessionId], as_of: Revision) -> Delta {
         let mut delta = Delta::default();
+        let before = self.sessions.clone();
         for &id in sessions {
             if as_of > self.revision {
                 Arc::make_mut(&mut self.ended_early).insert(id, as_of);
             }
             self.end(id, &mut delta);
         }
+        self.index(&before);
         delta
     }
 
