@@ -189,10 +189,8 @@ proptest! {
                 Step::Acquire(_) | Step::Deliver(..) | Step::Answer(_) | Step::Lose(_) => {}
             }
             prop_assert!(running[0].is_none() || running[1].is_none(), "two owners: {running:?}");
-            for n in 0..2 {
-                if let Some(g) = running[n] {
-                    prop_assert_eq!(row, Some((n, g)), "{} runs under {} while the row says otherwise", n, g);
-                }
+            for (n, runs) in running.iter().enumerate().filter_map(|(n, r)| r.map(|g| (n, g))) {
+                prop_assert_eq!(row, Some((n, runs)), "{} runs under a grant the row does not have", n);
             }
         }
     }
