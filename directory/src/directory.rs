@@ -1,8 +1,8 @@
 //! One node's directory: its parts, what the keeper's events do to them, and the published view.
 //!
 //! The parts are pure (`leases`, `shards`, `view`, `cache`); this file and its siblings `claims`,
-//! `handover`, `watch`, `forward` drive them. Locks are leaves, with one exception named at
-//! [`Directory::feed_shards`].
+//! `handover`, `watch`, `forward` drive them. Locks are leaves, with two exceptions: the view is read
+//! under the shard book's lock (`feed_shards`) and exchanged under the lock of its makers (`change_view`).
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -84,6 +84,8 @@ pub struct Directory {
     pub(crate) residents: RwLock<Option<Arc<dyn Residents>>>,
     pub(crate) session: RwLock<Option<Arc<SessionLease>>>,
     view: RwLock<Arc<View>>,
+    /// Held while the next view is made.
+    changing: Mutex<()>,
     /// Bumped when the view's tables, the own session or a shard's stage changed: wakes the parked (R26).
     changed: watch::Sender<u64>,
     pub(crate) leases: Mutex<LeaseBook>,
@@ -110,6 +112,7 @@ impl Directory {
             residents: RwLock::default(),
             session: RwLock::default(),
             view: RwLock::default(),
+            changing: Mutex::default(),
             changed: watch::Sender::new(0),
             leases: Mutex::default(),
             shards: RwLock::default(),
@@ -210,8 +213,13 @@ impl Directory {
             KeeperEvent::Renewed { session, reserved_ms } => self.ids.reserved(session, reserved_ms),
             KeeperEvent::Frozen(_) | KeeperEvent::Thawed(_) => self.bump(),
             KeeperEvent::Ended(session) => self.end_session(session),
+            // Known before the renewal that rides on the same answer counts (R17); telling the others
+            // about it is not for the keeper's thread.
             KeeperEvent::EndedElsewhere { sessions, revision } => {
-                self.update_view(|view| view.apply_ended(&sessions, revision));
+                let delta = self.change_view(|view| view.apply_ended(&sessions, revision));
+                if let Some(me) = self.me.upgrade().filter(|_| delta.changed) {
+                    self.spawn("directory-ended-elsewhere", async move { me.announce(&delta) });
+                }
             }
             KeeperEvent::Resync => self.resync.notify_one(),
             KeeperEvent::Alarm(text) => tracing::error!(node = %self.node, "{text}"),
@@ -220,7 +228,7 @@ impl Directory {
 
     /// Drops everything done under a session of this node: its lease object first (R12), then what the
     /// books know, then, on a task, the runtime's activations (R4, R28). Once per session.
-    fn end_session(&self, session: SessionId) {
+    pub(crate) fn end_session(&self, session: SessionId) {
         let ended = {
             let mut current = self.session.write();
             if current.as_ref().is_some_and(|s| s.id() == session) { current.take() } else { None }
@@ -239,15 +247,23 @@ impl Directory {
 
     /// Replaces the published view, then tells everyone whom the change concerns.
     pub(crate) fn update_view(&self, change: impl FnOnce(&mut View) -> Delta) -> Delta {
-        let (delta, revision) = {
-            let mut guard = self.view.write();
-            let mut view = View::clone(&guard);
-            let delta = change(&mut view);
-            let revision = view.revision();
-            *guard = Arc::new(view);
-            (delta, revision)
-        };
-        self.vitals.set_revision(revision);
+        let delta = self.change_view(change);
+        self.announce(&delta);
+        delta
+    }
+
+    /// Replaces the published view. Readers are held up for the exchange of a pointer only.
+    fn change_view(&self, change: impl FnOnce(&mut View) -> Delta) -> Delta {
+        let one_at_a_time = self.changing.lock();
+        let mut view = View::clone(&self.view());
+        let delta = change(&mut view);
+        self.vitals.set_revision(view.revision());
+        *self.view.write() = Arc::new(view);
+        drop(one_at_a_time);
+        delta
+    }
+
+    fn announce(&self, delta: &Delta) {
         for &session in &delta.ended {
             self.deps.peers.session_ended(session);
             self.end_session(session); // if it is the own one
@@ -256,7 +272,6 @@ impl Directory {
         if delta.changed {
             self.bump();
         }
-        delta
     }
 
     /// Shows the shard book the rows as they are now. The view is read under the book's lock, so that the

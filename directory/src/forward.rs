@@ -154,6 +154,8 @@ impl<'d> Trip<'d> {
 
     /// Follows `Moved` and `Fenced`; every other error is the caller's.
     async fn follow(&mut self, kind: ErrorKind, tried: Option<Grant>, at: Option<SessionId>) -> Next {
+        // "Not here, and I know nobody": a node that is leaving.
+        let adrift = matches!(kind, ErrorKind::Moved { holder: None, .. });
         let hint = match kind {
             ErrorKind::Moved { holder: Some(session), node, grant: Some(grant) } => {
                 Some((session, node, grant))
@@ -176,19 +178,31 @@ impl<'d> Trip<'d> {
             self.directory.routes.learn(&grain, Route { session, grant });
             return Next::Again;
         }
-        self.ask(&grain, tried, at).await
+        let refused_by = at.or_else(|| self.directory.session().map(|mine| mine.id()));
+        self.ask(&grain, tried, refused_by.filter(|_| adrift), at).await
     }
 
-    /// Asks the metadata store who holds the grain.
-    async fn ask(&mut self, grain: &GrainId, tried: Option<Grant>, at: Option<SessionId>) -> Next {
+    /// Asks the metadata store who holds the grain. `giving_back`: a session that holds nothing any more,
+    /// whatever the store still says.
+    async fn ask(
+        &mut self,
+        grain: &GrainId,
+        tried: Option<Grant>,
+        giving_back: Option<SessionId>,
+        at: Option<SessionId>,
+    ) -> Next {
         let lookup = self.directory.deps.meta.lookup(grain);
         let found = tokio::time::timeout(self.remaining(), lookup).await;
         if let Some(grant) = tried {
             self.directory.routes.forget(grain, grant);
         }
         match found {
+            Ok(Ok(Some(holder))) if giving_back == Some(holder.session) => {
+                Next::Park(format!("{grain} is being handed back by {}", holder.session))
+            }
             Ok(Ok(Some(Holder { session, grant, .. }))) => {
                 self.asked = true;
+                self.outrank(grain, session, grant);
                 self.directory.routes.learn(grain, Route { session, grant });
                 Next::Again
             }
@@ -201,6 +215,15 @@ impl<'d> Trip<'d> {
             }
             Ok(Err(error)) => Next::Park(error.to_string()),
             Err(_) => Next::Again, // the deadline has passed
+        }
+    }
+
+    /// An activation here below a grant that the store has given to somebody else ends at once (R30).
+    fn outrank(&self, grain: &GrainId, holder: SessionId, grant: Grant) {
+        if self.directory.session().is_none_or(|mine| mine.id() != holder)
+            && let Some(residents) = self.directory.residents()
+        {
+            residents.outranked(grain, grant);
         }
     }
 

@@ -66,6 +66,7 @@ impl Directory {
         }
         session.end();
         let closed = self.say(until, || self.deps.meta.close(session.id())).await;
+        self.end_session(session.id());
         Left { closed, ..drained }
     }
 

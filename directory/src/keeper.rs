@@ -313,7 +313,7 @@ impl Keeper {
             Verdict::NotRenewed => live.next_soon(now, answer.number),
             Verdict::Dead => {
                 self.end(now, EndReason::Dead, &mut effects);
-                self.open(now, &mut effects);
+                effects.extend(self.step(now));
             }
         }
         effects
@@ -366,7 +366,10 @@ impl Keeper {
             return; // too late an answer: it thaws nothing
         }
         match self.phase {
-            Phase::Opened => effects.push(Effect::Ready { session: live.id }),
+            Phase::Opened => {
+                self.open_backoff = OPEN_BACKOFF;
+                effects.push(Effect::Ready { session: live.id });
+            }
             Phase::Frozen => effects.push(Effect::Thawed { session: live.id }),
             Phase::Serving | Phase::Opening | Phase::Resting | Phase::Stopped => {}
         }
@@ -377,8 +380,14 @@ impl Keeper {
         let Some(live) = self.live.take() else { return };
         effects.push(Effect::Ended { session: live.id, why });
         self.attempt += 1;
-        self.open_backoff = OPEN_BACKOFF;
         match why {
+            // At once, unless it died before it was ever of use: a store that keeps ending sessions (or a
+            // clone of this process that opens its own) is not stormed.
+            EndReason::Dead if self.phase == Phase::Opened => {
+                self.wake = now.after(self.open_backoff);
+                self.open_backoff = (self.open_backoff * 2).min(OPEN_AGAIN);
+                self.go(Happening::Dead);
+            }
             EndReason::Dead => {
                 self.wake = now;
                 self.go(Happening::Dead);

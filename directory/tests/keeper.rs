@@ -93,9 +93,29 @@ fn r7_the_attempt_rises_only_with_a_new_session() {
     assert_eq!(keeper.step(keeper.next_wake()), [Effect::Open { attempt: 1 }]);
     keeper.opened(ms(100), 1, &opened(S.0));
     let effects = keeper.answered(ms(110), 0, &answer(1, Verdict::Dead));
-    assert_eq!(effects, [Effect::Ended { session: S, why: EndReason::Dead }, Effect::Open { attempt: 2 }]);
+    assert_eq!(effects, [Effect::Ended { session: S, why: EndReason::Dead }]);
+    assert_eq!(keeper.step(keeper.next_wake()), [Effect::Open { attempt: 2 }]);
     assert_eq!(keeper.opened(ms(120), 1, &opened(9)), [], "a late answer to the first attempt");
     assert_eq!(keeper.session(), None);
+}
+
+/// Sessions that die before their first renewal are opened anew with a growing pause; one that served is
+/// replaced at once.
+#[test]
+fn r7_a_store_that_keeps_ending_sessions_is_not_stormed() {
+    let mut keeper = Keeper::new(KeeperSettings { ttl: TTL });
+    let (mut now, mut opens) = (ms(0), 0);
+    while now < ms(10_000) {
+        for effect in keeper.step(now) {
+            if let Effect::Open { attempt } = effect {
+                opens += 1;
+                keeper.opened(now, attempt, &opened(S.0));
+                keeper.answered(now, 0, &answer(1, Verdict::Dead));
+            }
+        }
+        now = keeper.next_wake().max(now.after(Duration::from_millis(1)));
+    }
+    assert!((10..=16).contains(&opens), "{opens} sessions in ten seconds");
 }
 
 /// Unanswered for 250 ms: repeated to every member every 100 ms under the same number.

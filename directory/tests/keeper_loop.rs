@@ -36,6 +36,7 @@ impl Clock for TokioClock {
 
 /// Three members; only the living ones answer.
 struct Link {
+    dead: AtomicBool,
     alive: [AtomicBool; 3],
     sent: [AtomicUsize; 3],
 }
@@ -55,7 +56,7 @@ impl KeeperLink for Link {
             Ok(KeepaliveAnswer {
                 session: k.session,
                 number: k.number,
-                verdict: Verdict::Renewed,
+                verdict: if self.dead.load(Ordering::Acquire) { Verdict::Dead } else { Verdict::Renewed },
                 revision: Revision(0),
                 ended: Some(Vec::new()),
                 reserved_ms: 0,
@@ -75,7 +76,11 @@ struct Rig {
 
 fn start() -> Rig {
     let clock = Arc::new(TokioClock(tokio::time::Instant::now()));
-    let link = Arc::new(Link { alive: [true, true, true].map(AtomicBool::new), sent: Default::default() });
+    let link = Arc::new(Link {
+        dead: AtomicBool::new(false),
+        alive: [true, true, true].map(AtomicBool::new),
+        sent: Default::default(),
+    });
     let vitals = Arc::<Vitals>::default();
     let events: Arc<Mutex<Vec<KeeperEvent>>> = Arc::default();
     let fatal: Arc<Mutex<Option<String>>> = Arc::default();
@@ -93,7 +98,17 @@ fn start() -> Rig {
         link.clone(),
         clock,
         vitals.clone(),
-        move |event| told.lock().push(event),
+        move |event| {
+            if matches!(event, KeeperEvent::Ended(_)) {
+                let ready = |e: &KeeperEvent| match e {
+                    KeeperEvent::Ready { session, .. } => Some(session.clone()),
+                    _ => None,
+                };
+                let lease = told.lock().iter().find_map(ready);
+                assert!(lease.is_none_or(|l| l.is_dead()), "the lease dies before anybody is told (R12)");
+            }
+            told.lock().push(event);
+        },
         move |why| *failed.lock() = Some(why),
     ));
     Rig { link, vitals, events, fatal, task }
@@ -152,6 +167,18 @@ async fn r4_the_driver_freezes_and_thaws_the_lease() {
     assert!(!rig.has(|e| matches!(e, KeeperEvent::Ended(_))));
     rig.vitals.stop();
     rig.task.await.expect("ends");
+}
+
+/// Dead: the lease object dies first, then everyone is told, then a new session is asked for.
+#[tokio::test(start_paused = true)]
+async fn r12_a_dead_session_takes_its_lease_object_with_it() {
+    let rig = start();
+    until_async("ready", async || rig.lease().is_some(), SOON).await;
+    rig.link.dead.store(true, Ordering::Release);
+    rig.run(Duration::from_secs(1)).await;
+    assert!(rig.has(|e| matches!(e, KeeperEvent::Ended(_))));
+    rig.vitals.stop();
+    rig.task.await.expect("the check in the callback held");
 }
 
 /// A main runtime that hangs: after ten seconds nothing is renewed any more, and the process is to abort.

@@ -10,7 +10,7 @@ use std::{
 
 use futures::stream::{self, BoxStream, StreamExt};
 use millet_core::{
-    BoxFuture, Clock, GrainId, Grant, Revision, SessionId,
+    BoxFuture, Clock, GrainId, Grant, Revision, SessionId, SessionLease,
     model::{Keepalive, KeepaliveAnswer, OpenSession, OpenedSession, Watched},
 };
 use millet_directory::{Acquired, Holder, KeeperLink, Meta, MetaError, ShardAck};
@@ -133,14 +133,21 @@ impl Store {
 pub struct TestLink {
     pub store: Arc<Store>,
     /// Nothing passes.
-    pub cut: AtomicBool,
+    pub cut: Arc<AtomicBool>,
     /// Requests arrive, answers do not.
     pub deaf: AtomicBool,
+    /// When a close is sent, this lease must have been fenced (R18).
+    pub fenced_at_close: Mutex<Option<Arc<SessionLease>>>,
 }
 
 impl TestLink {
     pub fn new(store: Arc<Store>) -> Arc<Self> {
-        Arc::new(Self { store, cut: AtomicBool::new(false), deaf: AtomicBool::new(false) })
+        Arc::new(Self {
+            store,
+            cut: Arc::default(),
+            deaf: AtomicBool::new(false),
+            fenced_at_close: Mutex::default(),
+        })
     }
 
     fn is_cut(&self) -> bool {
@@ -229,6 +236,8 @@ impl Meta for TestLink {
         Box::pin(self.done(Op::Drain { session }))
     }
     fn close(&self, session: SessionId) -> BoxFuture<'_, Result<(), MetaError>> {
+        let lease = self.fenced_at_close.lock().clone();
+        assert!(lease.is_none_or(|l| l.id() == session && l.is_dead()), "closed before it was fenced");
         Box::pin(self.done(Op::Close { session }))
     }
     fn watch(
@@ -237,15 +246,15 @@ impl Meta for TestLink {
     ) -> BoxFuture<'_, Result<BoxStream<'static, Result<Watched, MetaError>>, MetaError>> {
         Box::pin(async move {
             self.ask(|_| ()).await?;
-            let store = self.store.clone();
+            let (store, cut) = (self.store.clone(), self.cut.clone());
             let mut next = from;
             let ticks = stream::unfold((), |()| async {
                 pass(Duration::from_millis(20)).await;
                 Some(((), ()))
             });
-            // Chunks as they come; what a cut link would have brought is never delivered.
+            // Chunks as they come; a cut link brings nothing.
             let chunks = ticks.map(move |()| {
-                if !store.has_quorum() {
+                if cut.load(Ordering::Acquire) || !store.has_quorum() {
                     return Vec::new();
                 }
                 let (now, out) = store.watched(next);

@@ -13,6 +13,7 @@ use millet_core::{
     model::{Ownership, TypeDecl},
 };
 use millet_directory::{Owners, Placement, TypeConfig};
+use millet_testkit::MemoryStore;
 use parking_lot::Mutex;
 
 pub use node::{Behaviour, TestNode};
@@ -46,6 +47,7 @@ pub async fn pass(d: Duration) {
 pub struct World {
     pub clock: TokioClock,
     pub store: Arc<Store>,
+    pub shard_store: Arc<MemoryStore>,
     pub nodes: Mutex<HashMap<u64, Arc<TestNode>>>,
     /// Turns by request: more than one is a doubled deed.
     pub turns: Mutex<HashMap<u128, u32>>,
@@ -89,6 +91,7 @@ impl World {
         let world = Arc::new(Self {
             clock: clock.clone(),
             store: Store::start(clock),
+            shard_store: Arc::new(MemoryStore::new()),
             nodes: Mutex::default(),
             turns: Mutex::default(),
             requests: std::sync::atomic::AtomicU64::new(0),

@@ -1,6 +1,7 @@
 //! Whole directories against the real metadata state machine: finding, following, failing over, freezing,
 //! handing over, leaving. The oracle in `world` checks G1 at every turn.
 
+mod chaos;
 mod world;
 
 use std::{sync::atomic::Ordering, time::Duration};
@@ -225,6 +226,7 @@ async fn r18_a_graceful_leave_fails_no_call_and_closes_the_session() {
         world.call(1, &player(n)).await.expect("placed on 1");
     }
     let (node, session) = (world.node(1), world.node(1).session());
+    *node.link.fenced_at_close.lock() = node.directory.session();
     let stop = std::sync::atomic::AtomicBool::new(false);
     let traffic = async {
         let mut calls = 0;
@@ -252,6 +254,21 @@ async fn r18_a_graceful_leave_fails_no_call_and_closes_the_session() {
     assert!(calls > 100, "{calls}");
     let took = world.clock.boottime().since(start);
     assert!(took < Duration::from_secs(6), "{took:?}: nobody had to wait for a lease to expire");
+}
+
+/// A grant that arrives while the node is leaving is released, not used: the call goes elsewhere.
+#[tokio::test(start_paused = true)]
+async fn r30_a_grant_that_comes_while_leaving_is_released() {
+    let world = World::new(2).await;
+    let (node, grain) = (world.node(1), player(7));
+    let call = world.call(1, &grain);
+    let leave = async {
+        pass(Duration::from_millis(1)).await; // the acquire is applied, its answer on its way
+        node.directory.drain(world.clock.boottime().after(SOON)).await
+    };
+    let (outcome, left) = futures::join!(call, leave);
+    assert_eq!(World::by(&outcome), 2);
+    assert_eq!((left.activations, node.residents.claim_of(&grain).is_none()), (0, true));
 }
 
 /// With activations that do not end, the session is not closed: it expires (R18).

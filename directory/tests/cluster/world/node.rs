@@ -18,7 +18,7 @@ use millet_directory::{
     Claim, Deps, Directory, DirectoryConfig, Keeper, KeeperIdentity, KeeperSettings, Owners, PeerId, Peers,
     Residents, keeper_loop,
 };
-use millet_testkit::{MemoryStore, SeededEntropy, TokioSpawner};
+use millet_testkit::{SeededEntropy, TokioSpawner};
 use parking_lot::Mutex;
 
 use super::{TTL, TestLink, World, pass, types};
@@ -53,7 +53,7 @@ impl TestNode {
         let deps = Deps {
             meta: link.clone(),
             peers,
-            shard_store: Arc::new(MemoryStore::new()),
+            shard_store: world.shard_store.clone(),
             clock: clock.clone(),
             spawner: Arc::new(TokioSpawner::current()),
             entropy: Arc::new(SeededEntropy::new(n)),
