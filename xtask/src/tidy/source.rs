@@ -56,7 +56,8 @@ impl<'a> Source<'a> {
 
 /// Whether cargo builds the file only for tests, benchmarks or examples.
 pub fn is_test_path(path: &str) -> bool {
-    path.split('/').any(|part| matches!(part, "tests" | "benches" | "examples")) || path.ends_with("/tests.rs")
+    path.split('/').any(|part| matches!(part, "tests" | "benches" | "examples"))
+        || path.ends_with("/tests.rs")
 }
 
 /// The files that `#[cfg(test)] mod name;` in this file pulls in.
