@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use millet_core::{BoxFuture, limits, world::Spawner};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::road::{Failure, backoff};
+use super::road::{Failure, backoff, patience};
 
 /// Requests under way at once. Enough to fill a link with 1 ms of delay, few enough that batches form.
 const IN_FLIGHT: usize = 4;
@@ -26,8 +26,12 @@ pub(super) trait Request: Send + Sync + 'static {
     type Answer: Send + 'static;
     /// Bytes it adds to a request.
     fn weight(op: &Self::Op) -> usize;
-    /// One attempt; answers in order. Fewer than operations (at least one): ask for the rest again.
-    fn attempt(&self, ops: Vec<Self::Op>) -> BoxFuture<'_, Result<Vec<Self::Answer>, Failure>>;
+    /// One attempt of at most `limit`; answers in order. Fewer than operations (at least one): ask for the rest again.
+    fn attempt(
+        &self,
+        ops: Vec<Self::Op>,
+        limit: Duration,
+    ) -> BoxFuture<'_, Result<Vec<Self::Answer>, Failure>>;
     /// The answer when it is given up: `Maybe` if any attempt may have done it.
     fn given_up(op: &Self::Op, why: Failure) -> Self::Answer;
 }
@@ -78,7 +82,7 @@ async fn run<R: Request>(
         }
         let request = Arc::clone(&request);
         let deliver = async move {
-            deliver(&*request, batch).await;
+            deliver(&*request, batch, LIMIT).await;
             drop(permit);
         };
         spawner.spawn(name, Box::pin(deliver));
@@ -86,8 +90,8 @@ async fn run<R: Request>(
 }
 
 /// Repeats until there is an answer, the limit is reached, or nobody waits any more.
-async fn deliver<R: Request>(request: &R, mut batch: Vec<Waiting<R>>) {
-    let mut maybe = None;
+async fn deliver<R: Request>(request: &R, mut batch: Vec<Waiting<R>>, limit: Duration) {
+    let (mut maybe, mut asking) = (None, false);
     let mut last = Failure::NotDone("not tried".into());
     let tries = async {
         for n in 1.. {
@@ -95,7 +99,11 @@ async fn deliver<R: Request>(request: &R, mut batch: Vec<Waiting<R>>) {
             if batch.is_empty() {
                 return;
             }
-            match request.attempt(batch.iter().map(|(op, _)| op.clone()).collect()).await {
+            let ops = batch.iter().map(|(op, _)| op.clone()).collect();
+            asking = true;
+            let answered = request.attempt(ops, patience(n)).await;
+            asking = false;
+            match answered {
                 Ok(answers) if (1..=batch.len()).contains(&answers.len()) => {
                     for ((_, caller), answer) in batch.drain(..answers.len()).zip(answers) {
                         drop(caller.send(answer));
@@ -122,12 +130,95 @@ async fn deliver<R: Request>(request: &R, mut batch: Vec<Waiting<R>>) {
             tokio::time::sleep(backoff(n)).await;
         }
     };
-    // At the limit an attempt may be under way: what it does is not known.
-    if tokio::time::timeout(LIMIT, tries).await.is_err() && maybe.is_none() {
-        maybe = Some(format!("no answer within {} s", LIMIT.as_secs()));
+    // What an attempt does that is under way at the limit is not known.
+    if tokio::time::timeout(limit, tries).await.is_err() && asking {
+        maybe = Some(format!("no answer within {} s", limit.as_secs_f32()));
     }
     let why = maybe.map_or(last, Failure::Maybe);
     for (op, caller) in batch {
         drop(caller.send(R::given_up(&op, why.clone())));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::VecDeque, future::pending};
+
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    /// Answers attempts from a script; doubles each number it is given.
+    struct Script(Mutex<VecDeque<Step>>);
+    enum Step {
+        Answer(usize),
+        Fail(Failure),
+        Hang,
+    }
+
+    impl Request for Script {
+        type Op = u64;
+        type Answer = Result<u64, Failure>;
+        fn weight(_: &u64) -> usize {
+            0
+        }
+        fn attempt(&self, ops: Vec<u64>, _: Duration) -> BoxFuture<'_, Result<Vec<Self::Answer>, Failure>> {
+            Box::pin(async move {
+                let step = self.0.lock().pop_front();
+                match step {
+                    Some(Step::Answer(n)) => Ok(ops.into_iter().take(n).map(|op| Ok(op * 2)).collect()),
+                    Some(Step::Fail(f)) => Err(f),
+                    Some(Step::Hang) => pending().await,
+                    None => Err(no()),
+                }
+            })
+        }
+        fn given_up(_: &u64, why: Failure) -> Self::Answer {
+            Err(why)
+        }
+    }
+
+    fn no() -> Failure {
+        Failure::NotDone("no".into())
+    }
+    fn maybe() -> Failure {
+        Failure::Maybe("lost".into())
+    }
+
+    async fn deliver_two(steps: Vec<Step>) -> Vec<Result<u64, Failure>> {
+        let (batch, answers): (Vec<_>, Vec<_>) = [1, 2]
+            .map(|op| (op, oneshot::channel()))
+            .map(|(op, (tx, rx))| ((op, tx), rx))
+            .into_iter()
+            .unzip();
+        deliver(&Script(Mutex::new(steps.into())), batch, Duration::from_millis(150)).await;
+        futures::future::join_all(answers).await.into_iter().map(Result::unwrap).collect()
+    }
+
+    #[tokio::test]
+    async fn what_was_never_done_is_said_to_be_undone() {
+        let answers = deliver_two(vec![Step::Fail(no())]).await;
+        assert!(answers.iter().all(|a| matches!(a, Err(Failure::NotDone(_)))), "{answers:?}");
+    }
+
+    #[tokio::test]
+    async fn one_attempt_that_may_have_done_it_makes_the_outcome_unknown() {
+        for steps in [vec![Step::Fail(maybe()), Step::Fail(no())], vec![Step::Fail(no()), Step::Hang]] {
+            let answers = deliver_two(steps).await;
+            assert!(answers.iter().all(|a| matches!(a, Err(Failure::Maybe(_)))), "{answers:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lost_answer_is_asked_for_again_and_a_cut_one_for_the_rest() {
+        let answers = deliver_two(vec![Step::Fail(maybe()), Step::Answer(1), Step::Answer(1)]).await;
+        assert!(matches!(answers[..], [Ok(2), Ok(4)]), "{answers:?}");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_ends_it_at_once() {
+        let answers =
+            deliver_two(vec![Step::Fail(Failure::Refused("wrong cluster".into())), Step::Answer(2)]).await;
+        assert!(answers.iter().all(|a| matches!(a, Err(Failure::Refused(_)))), "{answers:?}");
     }
 }

@@ -295,15 +295,14 @@ impl Request for Ops {
         0
     }
 
-    fn attempt(&self, ops: Vec<Op>) -> BoxFuture<'_, Result<Vec<Self::Answer>, Failure>> {
+    fn attempt(&self, ops: Vec<Op>, limit: Duration) -> BoxFuture<'_, Result<Vec<Self::Answer>, Failure>> {
         Box::pin(async move {
             let member = self.0.leader();
             let mut client = Wire::new(self.0.channel(member)?);
             let ops = ops.into_iter().map(Into::into).collect();
             let request =
                 wire::MetaBatchRequest { cluster: self.0.cluster.to_string(), ops, forwarded: false };
-            let answer =
-                answered(&self.0, member, tokio::time::timeout(ATTEMPT, client.batch(request)).await)?;
+            let answer = answered(&self.0, member, tokio::time::timeout(limit, client.batch(request)).await)?;
             Ok(answer
                 .results
                 .into_iter()
@@ -328,7 +327,11 @@ impl Request for Lookups {
         0
     }
 
-    fn attempt(&self, grains: Vec<GrainId>) -> BoxFuture<'_, Result<Vec<Self::Answer>, Failure>> {
+    fn attempt(
+        &self,
+        grains: Vec<GrainId>,
+        limit: Duration,
+    ) -> BoxFuture<'_, Result<Vec<Self::Answer>, Failure>> {
         Box::pin(async move {
             let member = self.0.leader();
             let mut client = Wire::new(self.0.channel(member)?);
@@ -336,7 +339,7 @@ impl Request for Lookups {
             let request =
                 wire::LookupRequest { cluster: self.0.cluster.to_string(), grains, forwarded: false };
             let answer =
-                answered(&self.0, member, tokio::time::timeout(ATTEMPT, client.lookup(request)).await)?;
+                answered(&self.0, member, tokio::time::timeout(limit, client.lookup(request)).await)?;
             let held = |r: wire::LookupResult| {
                 r.held.map(Held::try_from).transpose().map_err(|e| Failure::unreadable(e).into())
             };

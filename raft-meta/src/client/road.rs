@@ -17,8 +17,10 @@ use crate::{
     service::{LEADER_HEADER, NOT_DONE_HEADER},
 };
 
-/// One attempt ends after this: the member may have lost its quorum, another may have one.
-pub(super) const ATTEMPT: Duration = Duration::from_secs(2);
+/// The first attempt ends after this: the member may be gone, or have lost its quorum.
+pub(super) const ATTEMPT: Duration = Duration::from_secs(1);
+/// Later attempts wait longer: a store that is merely slow must not be asked ever faster.
+const ATTEMPT_MAX: Duration = Duration::from_secs(4);
 /// Waits between attempts: short enough to find a new leader at once, then no storm.
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 /// See [`BACKOFF_MIN`].
@@ -52,7 +54,7 @@ impl Failure {
     }
 
     pub(super) fn late() -> Self {
-        Self::Maybe(format!("no answer within {} s", ATTEMPT.as_secs()))
+        Self::Maybe("no answer in time".into())
     }
 
     pub(super) fn unreadable(e: impl std::fmt::Display) -> Self {
@@ -86,6 +88,11 @@ fn never_connected(status: &Status) -> bool {
 /// The wait before attempt `n` (counted from 1).
 pub(super) fn backoff(n: u32) -> Duration {
     (BACKOFF_MIN * 2u32.saturating_pow(n.saturating_sub(1).min(8))).min(BACKOFF_MAX)
+}
+
+/// How long attempt `n` (counted from 1) waits for its answer.
+pub(super) fn patience(n: u32) -> Duration {
+    (ATTEMPT * 2u32.saturating_pow(n.saturating_sub(1).min(4))).min(ATTEMPT_MAX)
 }
 
 /// The members.

@@ -1,6 +1,6 @@
 //! The built-in state store as grains use it, through [`StateStore`].
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use millet_core::{
@@ -16,7 +16,7 @@ use super::{
     ClientOptions,
     batch::{Batcher, Request},
     meta::answered,
-    road::{ATTEMPT, Failure, Road},
+    road::{Failure, Road},
 };
 use crate::raft::MESSAGE_BYTES;
 
@@ -127,7 +127,7 @@ impl Request for Ops {
         }
     }
 
-    fn attempt(&self, ops: Vec<Op>) -> BoxFuture<'_, Result<Vec<Self::Answer>, Failure>> {
+    fn attempt(&self, ops: Vec<Op>, limit: Duration) -> BoxFuture<'_, Result<Vec<Self::Answer>, Failure>> {
         Box::pin(async move {
             let member = self.0.leader();
             let mut client = Wire::new(self.0.channel(member)?)
@@ -136,8 +136,7 @@ impl Request for Ops {
             let ops = ops.into_iter().map(Into::into).collect();
             let request =
                 wire::StateBatchRequest { cluster: self.0.cluster.to_string(), ops, forwarded: false };
-            let answer =
-                answered(&self.0, member, tokio::time::timeout(ATTEMPT, client.batch(request)).await)?;
+            let answer = answered(&self.0, member, tokio::time::timeout(limit, client.batch(request)).await)?;
             let read = |r| result_from_wire(r).unwrap_or_else(|e| Err(StoreError::Unknown(e.to_string())));
             Ok(answer.results.into_iter().map(read).collect())
         })

@@ -27,7 +27,7 @@ use crate::{
 const TICK: Duration = Duration::from_millis(100);
 /// A proposal that is not applied by then: its renewals go into the next Tick.
 const COMMIT: Duration = Duration::from_secs(1);
-/// The planner looks at everything this often, changes or not.
+/// The planner looks at everything after so many Ticks, changes or not.
 const PLAN: u32 = 10;
 /// Sweeps of dead lease rows, in Ticks, while there are any.
 const SWEEP: u32 = 10;
@@ -75,6 +75,8 @@ struct Duty {
     planner: Planner,
     /// Watch events at the last plan.
     planned: u64,
+    /// The Tick at which to plan again without any.
+    plan_at: u32,
     ticks: u32,
     ticking: bool,
     initializing: bool,
@@ -153,7 +155,7 @@ impl Driver {
 
     /// Every 100 ms: keepalives first, then the clock, then one Tick (R6).
     fn tick(&mut self, duty: &mut Duty, in_flight: &InFlight) {
-        duty.ticks = duty.ticks.wrapping_add(1);
+        duty.ticks = duty.ticks.saturating_add(1);
         while let Ok(keepalive) = self.keepalives.try_recv() {
             self.offer(duty, keepalive);
         }
@@ -191,11 +193,12 @@ impl Driver {
 
     fn plan(&self, duty: &mut Duty, in_flight: &InFlight) {
         let events = self.tide.borrow().events;
-        let due = events != duty.planned || duty.ticks.is_multiple_of(PLAN);
+        let due = events != duty.planned || duty.ticks >= duty.plan_at;
         if duty.deciding || !due {
             return;
         }
         duty.planned = events;
+        duty.plan_at = duty.ticks + PLAN;
         let decisions = duty.planner.plan(&self.machine.read(), self.clock.boottime());
         if !decisions.is_empty() {
             duty.deciding = true;
@@ -259,6 +262,7 @@ impl Duty {
             renewals: Renewals::new(),
             planner: Planner::new(),
             planned: u64::MAX,
+            plan_at: 0,
             ticks: 0,
             ticking: false,
             initializing: false,

@@ -56,8 +56,8 @@ impl Place {
             Self::Thread(jobs) => {
                 let (tx, rx) = oneshot::channel();
                 jobs.try_send(Box::new(move || drop(tx.send(work()))))
-                    .map_err(|_| io::Error::other("the apply thread is gone"))?;
-                rx.await.map_err(|_| io::Error::other("the apply thread has panicked"))
+                    .map_err(|_| io::Error::other("this machine's thread is gone, or has too much to do"))?;
+                rx.await.map_err(|_| io::Error::other("this machine's thread has panicked"))
             }
         }
     }
