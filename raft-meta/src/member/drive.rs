@@ -23,8 +23,6 @@ use crate::{
     state::{StateCommand, StateGroup},
 };
 
-/// Between two Ticks (DESIGN 4).
-const TICK: Duration = Duration::from_millis(100);
 /// A proposal that is not applied by then: its renewals go into the next Tick.
 const COMMIT: Duration = Duration::from_secs(1);
 /// The planner looks at everything after so many Ticks, changes or not.
@@ -48,6 +46,8 @@ pub(super) struct Driver {
     pub(super) state: Group<StateGroup>,
     pub(super) machine: Arc<RwLock<Machine>>,
     pub(super) clock: Arc<dyn Clock>,
+    /// Between two Ticks (DESIGN 4).
+    pub(super) tick: Duration,
     pub(super) init: Init,
     pub(super) keepalives: mpsc::Receiver<KeepaliveIn>,
     pub(super) tide: watch::Receiver<Tide>,
@@ -124,12 +124,12 @@ impl Driver {
     /// False when Raft itself has ended.
     async fn lead(&mut self, term: u64) -> bool {
         let mut leadership = self.meta.leadership();
-        let mut duty = Duty::new(term);
+        let mut duty = Duty::new(term, self.tick);
         // The base: what is applied once the first entry of this leadership is, then the clock (R21).
         let applied_ms = self.machine.read().time_ms();
         duty.clock.start(applied_ms, self.clock.boottime());
         let mut in_flight = InFlight::new();
-        let mut timer = tokio::time::interval(TICK);
+        let mut timer = tokio::time::interval(self.tick);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -255,10 +255,10 @@ impl Driver {
 }
 
 impl Duty {
-    fn new(term: u64) -> Self {
+    fn new(term: u64, tick: Duration) -> Self {
         Self {
             term,
-            clock: LeaderClock::new(TICK),
+            clock: LeaderClock::new(tick),
             renewals: Renewals::new(),
             planner: Planner::new(),
             planned: u64::MAX,

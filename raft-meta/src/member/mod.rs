@@ -48,8 +48,39 @@ pub struct MemberOptions {
     pub engine: EngineKind,
     /// Entries between two snapshots of a group: bounds the log and the time of a restart.
     pub snapshot_every: u64,
+    /// Cluster-wide times.
+    pub timing: Timing,
     /// The first generation of grants at `init`: above the largest in any store that is configured (R16).
     pub generation: u32,
+}
+
+/// Times that every member keeps alike. The defaults are DESIGN 4's; whoever sets others has checked that a
+/// failover fits into a session's validity (R4).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timing {
+    /// Between two Ticks.
+    pub tick: Duration,
+    /// Between two heartbeats of a leader.
+    pub heartbeat: Duration,
+    /// Shortest random election timeout.
+    pub election_min: Duration,
+    /// Longest random election timeout.
+    pub election_max: Duration,
+    /// A leader that hears no quorum for this long steps down. At least leader lease + longest election:
+    /// else a leader without quorum, heard by a bridge node, keeps everybody from electing (openraft #2080).
+    pub quorum_probe: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            tick: Duration::from_millis(100),
+            heartbeat: Duration::from_millis(100),
+            election_min: Duration::from_millis(300),
+            election_max: Duration::from_millis(600),
+            quorum_probe: Duration::from_millis(1_300),
+        }
+    }
 }
 
 impl MemberOptions {

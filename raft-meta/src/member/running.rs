@@ -121,6 +121,7 @@ impl Running {
             dial: Arc::clone(&options.dial),
             core: core.clone(),
             snapshot_every: options.snapshot_every,
+            timing: options.timing,
             on_disk,
         };
         let dir = options.dir.join("state");
@@ -138,6 +139,7 @@ impl Running {
             state: state.clone(),
             machine: Arc::clone(&machine),
             clock: Arc::clone(&options.clock),
+            tick: options.timing.tick,
             init,
             keepalives: incoming,
             tide: tide.clone(),

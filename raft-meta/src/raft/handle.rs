@@ -23,7 +23,7 @@ use super::{
     types::{Blob, Cfg, LeaderId},
 };
 use crate::{
-    Dial,
+    Dial, Timing,
     group::GroupMachine,
     log::{GroupId, LogStore},
 };
@@ -86,6 +86,7 @@ pub(crate) struct GroupOptions {
     pub(crate) core: Core,
     /// Entries between two snapshots.
     pub(crate) snapshot_every: u64,
+    pub(crate) timing: Timing,
     /// Whether the machine waits for a disk and so gets a thread of its own.
     pub(crate) on_disk: bool,
 }
@@ -152,17 +153,16 @@ impl<M: GroupMachine> Clone for Group<M> {
     }
 }
 
-/// Timing of DESIGN 4 and 5: heartbeat 100 ms, election 300/600 ms.
 fn config(options: &GroupOptions) -> io::Result<Config> {
+    let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+    let timing = options.timing;
     let config = Config {
         cluster_name: format!("{}/{}", options.cluster, options.group.0),
-        heartbeat_interval: 100,
-        election_timeout_min: 300,
-        election_timeout_max: 600,
+        heartbeat_interval: ms(timing.heartbeat),
+        election_timeout_min: ms(timing.election_min),
+        election_timeout_max: ms(timing.election_max),
         enable_pre_vote: Some(true),
-        // At least leader lease + longest election: else a leader without quorum, heard by a bridge
-        // node, keeps everybody from electing (openraft #2080).
-        quorum_loss_probe_interval: Some(1_300),
+        quorum_loss_probe_interval: Some(ms(timing.quorum_probe)),
         // Leadership restored in the same term appends no entry to base the leader's clock on (R21).
         enable_leader_restore: Some(false),
         allow_log_reversion: Some(false),

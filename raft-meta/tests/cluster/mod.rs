@@ -80,6 +80,7 @@ pub fn options(dir: PathBuf, addr: &str, settings: &Settings) -> MemberOptions {
         dial: dial(),
         engine: settings.engine,
         snapshot_every: settings.snapshot_every,
+        timing: Default::default(),
         generation: 1,
     }
 }

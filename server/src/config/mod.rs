@@ -9,7 +9,7 @@ mod settings;
 
 use std::{collections::BTreeSet, time::Duration};
 
-use millet_core::SessionLease;
+use millet_directory::SessionTiming;
 
 pub use parse::ConfigError;
 pub use settings::{ClusterSettings, KeyDoc, NodeSettings};
@@ -91,20 +91,15 @@ impl Config {
 
     /// A metadata failover must fit into the validity of a session (ownership rules, section 4).
     fn check_timing(&self) -> Result<(), ConfigError> {
-        let c = &self.cluster;
-        let has = SessionLease::validity(self.ttl()).as_millis();
-        let keepalive = u128::from(c.session_ttl_ms / 8);
-        let (tick, election, beat) =
-            (u128::from(c.tick_ms), u128::from(c.election_max_ms), u128::from(c.heartbeat_ms));
-        let needs = keepalive + 2 * tick + 3 * election + beat + 200;
-        if has >= needs {
-            return Ok(());
-        }
-        refuse(format!(
-            "0.8 x cluster.session_ttl_ms >= session_ttl_ms/8 + 2 x tick_ms + 3 x election_max_ms + \
-             heartbeat_ms + 200 must hold, but {has} < {keepalive} + 2 x {tick} + 3 x {election} + {beat} + \
-             200 = {needs}; raise session_ttl_ms or lower the others"
-        ))
+        let timing = self.timing();
+        let session = SessionTiming {
+            ttl: self.ttl(),
+            keepalive: self.ttl() / 8,
+            tick: timing.tick,
+            election_max: timing.election_max,
+            heartbeat: timing.heartbeat,
+        };
+        session.check().map_err(|e| ConfigError::Contradiction { rule: format!("[cluster]: {e}") })
     }
 
     /// What this node does.
@@ -129,6 +124,18 @@ impl Config {
     /// The session's time to live.
     pub fn ttl(&self) -> Duration {
         Duration::from_millis(self.cluster.session_ttl_ms)
+    }
+
+    /// What the metadata members keep time by.
+    pub fn timing(&self) -> millet_raft_meta::Timing {
+        let (c, ms) = (&self.cluster, Duration::from_millis);
+        millet_raft_meta::Timing {
+            tick: ms(c.tick_ms),
+            heartbeat: ms(c.heartbeat_ms),
+            election_min: ms(c.election_min_ms),
+            election_max: ms(c.election_max_ms),
+            quorum_probe: ms(c.quorum_probe_ms),
+        }
     }
 
     /// Whether this node is the only metadata member: it makes its own cluster when it first starts.

@@ -54,7 +54,7 @@ fn the_environment_overrides_the_file_and_is_checked_as_well() {
 #[test]
 fn r4_contradicting_times_are_refused_with_the_rule_and_the_numbers() {
     let said = read("[cluster]\nsession_ttl_ms = 2000\n").expect_err("refused");
-    assert!(said.contains("1600 < 250 + 2 x 100 + 3 x 600 + 100 + 200 = 2550"), "{said}");
+    assert!(said.contains("1.6s") && said.contains("2.55s") && said.contains("600ms"), "{said}");
     let said = read("[cluster]\nheartbeat_ms = 200\nsession_ttl_ms = 6000\n").expect_err("refused");
     assert!(said.contains("2 x 200, 300 and 600"), "{said}");
 }
@@ -66,6 +66,7 @@ fn other_contradictions_are_refused() {
         ("[node]\nroles = [\"king\"]\n", "\"king\"; roles are"),
         ("[node]\nroles = [\"worker\"]\n", "node.members is empty"),
         ("[node]\npeer_listen = \"0.0.0.0:7400\"\n", "set node.peer_advertise"),
+        ("[cluster]\nquorum_probe_ms = 1000\n", "1000 < 2 x 600"),
         ("[node]\nstate_engine = \"lsm\"\n", "\"sled\" or \"redb\""),
     ] {
         let said = read(text).expect_err("refused");

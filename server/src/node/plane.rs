@@ -231,6 +231,7 @@ async fn start_member(
         dial: Dial::new(world.net.clone()).or_failing(),
         engine: if config.node.state_engine == "redb" { EngineKind::Redb } else { EngineKind::Sled },
         snapshot_every: MemberOptions::SNAPSHOT_EVERY,
+        timing: config.timing(),
         generation: GENERATION,
     };
     let member = Arc::new(Member::start(options).await.map_err(StartError::Member)?);
