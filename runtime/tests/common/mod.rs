@@ -39,13 +39,13 @@ impl LiveClock {
         Arc::new(Self { start: Instant::now(), skipped_ns: AtomicU64::new(1_000_000_000_000) })
     }
     pub fn skip(&self, d: Duration) {
-        self.skipped_ns.fetch_add(u64::try_from(d.as_nanos()).unwrap(), Ordering::SeqCst);
+        self.skipped_ns.fetch_add(u64::try_from(d.as_nanos()).expect("short"), Ordering::SeqCst);
     }
 }
 
 impl Clock for LiveClock {
     fn boottime(&self) -> BootTime {
-        let ran = u64::try_from(self.start.elapsed().as_nanos()).unwrap();
+        let ran = u64::try_from(self.start.elapsed().as_nanos()).expect("short");
         BootTime(self.skipped_ns.load(Ordering::SeqCst) + ran)
     }
     fn monotonic(&self) -> Duration {
