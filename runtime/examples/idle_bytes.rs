@@ -195,13 +195,14 @@ impl Owners for AllHere {
 }
 
 fn resident_bytes() -> u64 {
-    // tidy: fs: an example that measures its own process
+    // tidy: seam: a program that measures its own process
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096
 }
 
 async fn measure<V: Value>(runtime: &Runtime, grains: u64) -> u64 {
     let before = resident_bytes();
+    // tidy: seam: a program that measures
     let began = Instant::now();
     for key in 0..grains {
         let answer = runtime.get::<Cells<V>>(key).0.call::<Add<V>>(1).await;
@@ -220,6 +221,7 @@ async fn measure<V: Value>(runtime: &Runtime, grains: u64) -> u64 {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let grains = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(1_000_000);
+    // tidy: seam: this program's own world
     let clock = Arc::new(Now(Instant::now()));
     let session = SessionLease::opened(SessionId(1), Duration::from_secs(100_000));
     session.renewed(clock.boottime());

@@ -13,7 +13,9 @@ use std::{
 
 use millet_core::{
     BootTime, BoxFuture, ErrorKind, GrainId, GrainType, Grant, Key, MethodId, MethodInfo, PlatformError,
-    Service, SessionId, ShardId, model::Ownership,
+    Service, SessionId, ShardId,
+    hash::{key_hash, shard_of},
+    model::Ownership,
 };
 use parking_lot::Mutex;
 
@@ -26,6 +28,8 @@ use crate::{
     life,
     parcel::{Blocker, FirstPoll, Parcel},
     persistent::Slot,
+    run::answer_panic,
+    service::caught_now,
     trouble::Troubles,
 };
 
@@ -237,7 +241,9 @@ impl<G: Grain> Host<G> {
         let mut dirty = 0;
         if let Some(mut g) = act.seize_idle() {
             dirty = life::count_dirty(act, &mut *g, reason);
-            drop(g);
+            if let Err(panic) = caught_now(|| drop(g)) {
+                answer_panic(act, panic, "drop");
+            }
             life::bury(act, reason, waiting.into());
         } else {
             for parcel in waiting {
@@ -344,8 +350,12 @@ impl<G: Grain> AnyHost for Host<G> {
     }
 
     fn close_shard(&self, shard: ShardId, grant: Grant, guard: &EndGuard) {
-        let of_shard =
-            |a: &Activation<G>| a.born.get().is_some_and(|b| b.shard == Some(shard) && b.grant <= grant);
+        let Ownership::Sharded { shards } = self.options.ownership else { return };
+        let of_shard = |a: &Activation<G>| match a.born.get() {
+            Some(born) => born.shard == Some(shard) && born.grant <= grant,
+            // Its claim may just have been granted: it ends before its first turn.
+            None => shard_of(key_hash(self.ty.id(), &a.key), shards) == shard,
+        };
         self.end_where(of_shard, EndReason::ShardMoved, guard);
     }
 
@@ -396,7 +406,9 @@ impl<G: Grain> Host<G> {
         let first = self.swept.fetch_add(PARTS_AT_ONCE, Ordering::Relaxed);
         for part in first..first + PARTS_AT_ONCE {
             for act in self.catalog.pick(part, SWEPT_AT_ONCE, |a| a.is_idle_since(now, idle_ms)) {
-                act.push_system(System::Collect);
+                if !act.push_system(System::Collect) {
+                    act.touch(clock);
+                }
             }
         }
         if self.troubled.load(Ordering::Acquire) > 0 {

@@ -122,6 +122,9 @@ async fn run<G: Grain>(
             tokio::task::yield_now().await;
         }
     };
+    if let Some(parcel) = first {
+        batch.push_front(parcel);
+    }
     Box::pin(life::finish(&act, g, end, batch)).await;
 }
 
@@ -290,9 +293,14 @@ async fn system_item<G: Grain>(
             Err(reason)
         }
         System::Collect => {
-            let now = act.host.deps.ms(act.host.deps.clock.boottime());
-            let idle = act.host.idle_ms.is_some_and(|idle| act.may_be_collected(now, idle));
-            if idle && act.standing() == Standing::Valid { Err(EndReason::Idle) } else { Ok(()) }
+            let now = act.host.deps.clock.boottime();
+            let idle = act.host.idle_ms.is_some_and(|idle| act.may_be_collected(act.host.deps.ms(now), idle));
+            if idle && act.standing_at(now) == Standing::Valid {
+                return Err(EndReason::Idle);
+            }
+            // Looked at again after another idle period, so that a sweep gets to others.
+            act.touch(now);
+            Ok(())
         }
         System::Flush => {
             act.flush_fired();

@@ -406,6 +406,27 @@ async fn r8_closing_a_shard_ends_turns_and_work_and_flushes() {
     assert_eq!(bench.get::<Stub>(1).get().await, Ok(8));
 }
 
+/// R8: an activation whose claim was granted just before its shard is closed ends before its first turn.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r8_closing_a_shard_reaches_activations_that_are_being_born() {
+    let bench = stub_bench().await;
+    let ty = grain::<Stub>(1).ty;
+    // Not granted at once, so that the claim is under way when the shard is closed.
+    bench.owners.sharded.lock().clear();
+    let (claimed, go) = bench.owners.hold_claims();
+    let g = bench.get::<Stub>(1).with_deadline(Duration::from_secs(2));
+    let call = tokio::spawn(async move { g.add(1).await });
+    claimed.notified().await;
+    let soon = bench.clock.boottime().after(Duration::from_millis(30));
+    assert!(!bench.runtime.close_shard(&ty, ShardId(0), GRANT, soon).await, "it may be granted yet");
+    *bench.owners.elsewhere.lock() = Some(Bench::of::<A>().runtime);
+    go.notify_one();
+    assert!(bench.runtime.close_shard(&ty, ShardId(0), GRANT, in_10_s(&bench)).await);
+    assert_eq!(bench.runtime.stats().turns, 0, "no turn ran");
+    let heard = kind(call.await.expect("no panic"));
+    assert!(matches!(heard, ErrorKind::NoSuchGrain { .. }), "it was sent elsewhere: {heard:?}");
+}
+
 /// A graceful leave: every leased activation ends in good order and its claim is given up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drain_ends_all_leased_activations_in_good_order() {

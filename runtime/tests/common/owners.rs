@@ -17,6 +17,7 @@ use millet_core::{
 use millet_directory::{Claim, Owners, Residents};
 use millet_runtime::Runtime;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::LiveClock;
 
@@ -40,6 +41,7 @@ pub struct FakeOwners {
     /// Where calls go that are not for here.
     pub elsewhere: Mutex<Option<Arc<Runtime>>>,
     pub remote_calls: AtomicU64,
+    held_claims: Mutex<Option<(Arc<Notify>, Arc<Notify>)>>,
 }
 
 impl FakeOwners {
@@ -60,6 +62,7 @@ impl FakeOwners {
             here: Mutex::default(),
             elsewhere: Mutex::default(),
             remote_calls: AtomicU64::new(0),
+            held_claims: Mutex::default(),
         })
     }
     pub fn serve(&self, runtime: &Arc<Runtime>) {
@@ -71,6 +74,12 @@ impl FakeOwners {
     /// Time passes without renewal: the session is past its local deadline.
     pub fn freeze(&self) {
         self.clock.skip(TTL * 9 / 10);
+    }
+    /// Claims wait: the first notify tells that one does, the second lets it go on.
+    pub fn hold_claims(&self) -> (Arc<Notify>, Arc<Notify>) {
+        let pair = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        *self.held_claims.lock() = Some(pair.clone());
+        pair
     }
     pub fn now(&self) -> BootTime {
         self.clock.boottime()
@@ -103,6 +112,11 @@ impl Owners for FakeOwners {
             // A round trip: another task may run.
             tokio::task::yield_now().await;
             self.claims.fetch_add(1, Ordering::SeqCst);
+            let held = self.held_claims.lock().clone();
+            if let Some((claimed, go)) = held {
+                claimed.notify_one();
+                go.notified().await;
+            }
             if let Some(kind) = self.refuse.lock().get(grain) {
                 return Err(kind.clone());
             }
@@ -112,7 +126,8 @@ impl Owners for FakeOwners {
             }
             let grant = *self.held.lock().entry(grain.clone()).or_insert_with(|| self.fresh());
             assert!(!self.dead.lock().contains(&(grain.clone(), grant)), "R1: {grain} {grant} was given up");
-            Ok(Claim { session, grant, shard: None, previous: None })
+            let shard = (grain.ty.as_str() == "t.Stub").then_some(ShardId(0));
+            Ok(Claim { session, grant, shard, previous: None })
         })
     }
     fn claim_now(&self, grain: &GrainId) -> Option<Claim> {
