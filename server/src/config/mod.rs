@@ -73,6 +73,13 @@ impl Config {
                 c.heartbeat_ms, c.election_min_ms, c.election_max_ms
             ));
         }
+        // openraft's leader lease is the longest election timeout; after it an election takes one more.
+        if c.quorum_probe_ms < 2 * c.election_max_ms {
+            return refuse(format!(
+                "cluster.quorum_probe_ms >= 2 x cluster.election_max_ms must hold, but {} < 2 x {}",
+                c.quorum_probe_ms, c.election_max_ms
+            ));
+        }
         for (key, listen, advertise) in
             [("peer", &n.peer_listen, &n.peer_advertise), ("api", &n.api_listen, &n.api_advertise)]
         {
