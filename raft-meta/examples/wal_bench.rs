@@ -108,6 +108,8 @@ fn in_flight(dir: &Path) {
         told.recv().unwrap().unwrap();
     }
     println!("256 in flight: {:.0} entries/s", total as f64 / start.elapsed().as_secs_f64());
+    drop(wal);
+    std::fs::remove_dir_all(wal_dir).unwrap();
 }
 
 fn percentiles(mut took: Vec<Duration>) -> (u128, u128) {

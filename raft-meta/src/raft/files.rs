@@ -355,7 +355,7 @@ mod tests {
 
     impl Picture {
         fn content(&self) -> Vec<u8> {
-            (0..self.1).map(|n| (n as u64 * self.0 >> 3) as u8).collect()
+            (0..self.1).map(|n| ((n as u64 * self.0) >> 3) as u8).collect()
         }
     }
 
