@@ -14,6 +14,8 @@ use millet_core::{
 };
 
 pub(crate) use drive::KeepaliveIn;
+#[cfg(test)]
+pub(crate) use running::meta_group;
 pub(crate) use running::{Running, Tide};
 pub(crate) use shared::Shared;
 

@@ -107,8 +107,7 @@ impl Running {
         let (fail, failed) = watch::channel(None);
         let log = open_log(options, &fail)?;
         let core = Core::start(&*options.threads)?;
-        let (tide_tx, tide) = watch::channel(Tide::default());
-        let meta = MetaGroup::new(move |published| tide_tx.send_modify(|tide| flow(tide, &published)));
+        let (meta, tide) = meta_group();
         let machine = meta.machine();
         let group = |group, on_disk| GroupOptions {
             group,
@@ -267,6 +266,12 @@ impl Running {
         }
         self.core.stop().await;
     }
+}
+
+/// An empty `meta` group, and how far it is.
+pub(crate) fn meta_group() -> (MetaGroup, watch::Receiver<Tide>) {
+    let (tx, tide) = watch::channel(Tide::default());
+    (MetaGroup::new(move |published| tx.send_modify(|tide| flow(tide, &published))), tide)
 }
 
 /// Notes what was applied; called on the applying thread.

@@ -239,7 +239,11 @@ impl Meta for Service {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let message = request.into_inner();
         let running = running(&self.0, &message.cluster)?;
-        Ok(Response::new(watch(running, millet_core::Revision(message.from))))
+        Ok(Response::new(watch(
+            Arc::clone(&running.machine),
+            running.tide.clone(),
+            millet_core::Revision(message.from),
+        )))
     }
 
     async fn status(
