@@ -89,8 +89,8 @@ fn append(wal: &Wal, index: &mut u64, batch: usize) -> Duration {
 
 /// 256 callers, each with one entry under way.
 fn in_flight(dir: &Path) {
-    let wal =
-        Arc::new(Wal::open(Arc::new(RealDisk), &StdThreads, &dir.join("many"), WalOptions::new(1)).unwrap());
+    let wal_dir = dir.join("wal-many");
+    let wal = Wal::open(Arc::new(RealDisk), &StdThreads, &wal_dir, WalOptions::new(1)).unwrap();
     let (tell, told) = sync_channel(256);
     let total = 100_000u64;
     let start = Instant::now();
