@@ -8,7 +8,7 @@ use millet::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::pb::{
-    CreditRequest, FoundRequest, JoinRequest, Org, OrgGrain, OrgReply, SettleRequest, TransferRequest,
+    CreditRequest, FoundRequest, JoinRequest, Org, OrgGrain, OrgRef, OrgReply, SettleRequest, TransferRequest,
     TreasuryRequest,
 };
 
@@ -145,7 +145,8 @@ impl Guild {
             return;
         };
         self.paying = true;
-        let receiver = ctx.get::<Org>(debt.to);
+        // Detached: nobody waits for it, so it has a deadline of its own and no place in the call chain.
+        let receiver = OrgRef::from((*ctx.get::<Org>(debt.to)).clone().detached());
         let request = CreditRequest { from, number: debt.number, gold: debt.gold };
         ctx.spawn(async move { receiver.credit(request).await }, move |guild, ctx, paid| {
             guild.paying = false;
