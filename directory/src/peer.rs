@@ -18,7 +18,8 @@ pub struct PeerId {
 pub trait Peers: Send + Sync + 'static {
     /// Sends the envelope and waits for its outcome, at the latest until its deadline.
     ///
-    /// `Unavailable` and `Overloaded` mean that it was not sent; a lost link after sending is `Unknown`;
+    /// `Unavailable` that names no grain and `Overloaded` mean that it was not sent (an `Unavailable` that
+    /// names the target is the callee's own answer); a lost link after sending is `Unknown`;
     /// the end of the peer's session ends the call at once (R26).
     ///
     /// Cancel safety: dropping the future abandons the reply.

@@ -27,7 +27,7 @@ use super::{
     Transport,
     bound::ClockBound,
     lane::{FRAME_LIMIT, Written},
-    refuse,
+    own_error, refuse,
     writer::{Lane, Writer},
 };
 use crate::world::Dial;
@@ -104,7 +104,7 @@ impl Link {
                 let outcome = answer.await;
                 drop(ticket);
                 match outcome {
-                    Ok(Err(CallError::Platform(e))) => Err(CallError::Platform(e.at(&grain))),
+                    Ok(Err(CallError::Platform(e))) => Err(CallError::Platform(own_error(e, &grain))),
                     Ok(outcome) => outcome,
                     Err(_) => refuse(ErrorKind::Unknown { why: "the link was dropped".into() }, &grain),
                 }

@@ -250,7 +250,13 @@ impl Peers for Transport {
     }
 }
 
-/// A refusal that names the grain it was meant for.
+/// An error of the transport's own.
 fn refuse(kind: ErrorKind, grain: &GrainId) -> Outcome {
-    Err(CallError::Platform(PlatformError::new(kind).at(grain)))
+    Err(CallError::Platform(own_error(PlatformError::new(kind), grain)))
+}
+
+/// Names the grain that a call was meant for, except where the call surely was not sent: that the
+/// directory tells from an answer of the callee by its naming nobody (see [`Peers::call`]).
+fn own_error(error: PlatformError, grain: &GrainId) -> PlatformError {
+    if matches!(error.kind(), ErrorKind::Unavailable { .. }) { error } else { error.at(grain) }
 }
