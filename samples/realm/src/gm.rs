@@ -14,6 +14,8 @@ use crate::pb::{
 pub const KEY: &str = "gm";
 /// Announcements kept.
 const KEPT: usize = 200;
+/// Callers that may wait for the only one: after a failover all who called meanwhile arrive at once.
+const WAITING: usize = 16_384;
 /// Announcements in one answer.
 const AT_ONCE: usize = 20;
 /// An announcement's length.
@@ -35,7 +37,7 @@ impl Grain for GameMaster {
     type Service = Gm;
 
     fn options() -> GrainOptions {
-        GrainOptions::sharded(1)
+        GrainOptions::sharded(1).mailbox(WAITING)
     }
 
     fn create(c: &mut Create<'_, Self>) -> Self {

@@ -8,8 +8,8 @@ use millet::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::pb::{
-    CreditRequest, FoundRequest, JoinRequest, Org, OrgGrain, OrgRef, OrgReply, SettleRequest, TransferRequest,
-    TreasuryRequest,
+    CreditRequest, FoundRequest, JoinRequest, Org, OrgGrain, OrgRef, OrgReply, SettleRequest,
+    TransferRequest, TreasuryRequest,
 };
 
 /// Shards of the type.

@@ -25,21 +25,24 @@ pub struct Answer<T> {
     pub ingress: usize,
 }
 
+/// Connections to each node: a connection carries 1024 calls at a time, and while a node is away the calls
+/// to its grains wait on the others' connections.
+const CONNECTIONS: usize = 16;
+
 /// Connections to every node.
 #[derive(Clone)]
 pub struct Calls {
-    nodes: Arc<Vec<Client>>,
+    nodes: Arc<Vec<Vec<Client>>>,
     avoided: Arc<Mutex<Vec<bool>>>,
     heard: Arc<Mutex<Heard>>,
 }
 
 impl Calls {
     pub fn connect(apis: &[String], heard: Arc<Mutex<Heard>>) -> Result<Self> {
-        let nodes: Vec<Client> = apis
-            .iter()
-            .map(|a| Client::connect([a]))
-            .collect::<Result<_, _>>()
-            .context("the nodes' addresses")?;
+        let connections =
+            |api: &String| (0..CONNECTIONS).map(|_| Client::connect([api])).collect::<Result<Vec<_>, _>>();
+        let nodes: Vec<_> =
+            apis.iter().map(connections).collect::<Result<_, _>>().context("the nodes' addresses")?;
         Ok(Self { avoided: Arc::new(Mutex::new(vec![false; nodes.len()])), nodes: Arc::new(nodes), heard })
     }
 
@@ -59,7 +62,7 @@ impl Calls {
         loop {
             let request = pb::LoginRequest { name: "first".into() };
             let result =
-                self.nodes[node].call::<pb::player::Login>(Key::Int(player), request, DEADLINE).await;
+                self.nodes[node][0].call::<pb::player::Login>(Key::Int(player), request, DEADLINE).await;
             match result {
                 Ok(_) => return Ok(()),
                 Err(e) if Instant::now() > until => bail!("node {} serves nobody: {e}", node + 1),
@@ -153,7 +156,10 @@ impl Calls {
         let mut last = None;
         for ingress in self.ways_in(who) {
             let left = until.saturating_duration_since(Instant::now());
-            let error = match self.nodes[ingress].call::<M>(key.clone(), args(), left).await {
+            let error = match self.nodes[ingress][who as usize / self.nodes.len() % CONNECTIONS]
+                .call::<M>(key.clone(), args(), left)
+                .await
+            {
                 Ok(v) => {
                     let (host, value) = take(v);
                     return Ok(Answer { value, host, ingress });
