@@ -6,8 +6,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use millet::client::Client;
 use millet::{CallError, ErrorKind, Key, Ran};
-use millet_client::Client;
 use parking_lot::Mutex;
 
 use super::{accounts::Failure, cluster::Heard};
@@ -81,18 +81,17 @@ impl Calls {
     }
     pub async fn profile(&self, player: u64) -> Result<Answer<()>, Failure> {
         let r = pb::ProfileRequest {};
-        self.call::<pb::player::Profile, _>(player, Key::Int(player), || r.clone(), |p| (p.host_session, ()))
-            .await
+        self.call::<pb::player::Profile, _>(player, Key::Int(player), || r, |p| (p.host_session, ())).await
     }
     pub async fn ledger(&self, player: u64) -> Result<Answer<pb::LedgerReply>, Failure> {
         self.call::<pb::player::Ledger, _>(player, Key::Int(player), || pb::LedgerRequest {}, |l| (0, l))
             .await
     }
     pub async fn found(&self, guild: u64, r: pb::FoundRequest) -> Result<Answer<()>, Failure> {
-        self.call::<pb::org::Found, _>(guild, Key::Int(guild), || r.clone(), |o| (o.host_session, ())).await
+        self.call::<pb::org::Found, _>(guild, Key::Int(guild), || r, |o| (o.host_session, ())).await
     }
     pub async fn join(&self, guild: u64, player: u64, r: pb::JoinRequest) -> Result<Answer<()>, Failure> {
-        self.call::<pb::org::Join, _>(player, Key::Int(guild), || r.clone(), |o| (o.host_session, ())).await
+        self.call::<pb::org::Join, _>(player, Key::Int(guild), || r, |o| (o.host_session, ())).await
     }
     pub async fn transfer(
         &self,
@@ -100,8 +99,7 @@ impl Calls {
         player: u64,
         r: pb::TransferRequest,
     ) -> Result<Answer<()>, Failure> {
-        self.call::<pb::org::Transfer, _>(player, Key::Int(guild), || r.clone(), |o| (o.host_session, ()))
-            .await
+        self.call::<pb::org::Transfer, _>(player, Key::Int(guild), || r, |o| (o.host_session, ())).await
     }
     pub async fn settle(&self, guild: u64) -> Result<Answer<pb::OrgReply>, Failure> {
         self.call::<pb::org::Settle, _>(guild, Key::Int(guild), || pb::SettleRequest {}, |o| (0, o)).await
@@ -131,13 +129,8 @@ impl Calls {
     }
     pub async fn hear(&self, player: u64, since: u64) -> Result<Answer<u64>, Failure> {
         let r = pb::HearRequest { since };
-        self.call::<pb::gm::Hear, _>(
-            player,
-            Key::Text(gm::KEY.into()),
-            || r.clone(),
-            |h| (h.host_session, h.last),
-        )
-        .await
+        self.call::<pb::gm::Hear, _>(player, Key::Text(gm::KEY.into()), || r, |h| (h.host_session, h.last))
+            .await
     }
 
     /// Calls through the bot's own node, or the next one that takes the call.
