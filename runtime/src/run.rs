@@ -224,7 +224,43 @@ async fn read_turn<G: Grain>(act: &Arc<Activation<G>>, g: &G, parcel: Parcel<G::
 
 /// Shared turns that may join those under way: from the front of the mailbox up to the first exclusive
 /// one, and calls of chains that this grain waits in (they would wait for themselves behind a writer).
+/// None: nothing may join at the moment, and a waker is left for what comes.
 fn join<G: Grain>(
+    act: &Arc<Activation<G>>,
+    batch: &mut Batch<G>,
+    room: usize,
+    waker: &Waker,
+) -> Vec<Parcel<G::Service>> {
+    loop {
+        let mut taken = take_readers(act, batch, room, waker).into_iter();
+        if taken.len() == 0 {
+            return Vec::new();
+        }
+        let mut admitted = Vec::with_capacity(taken.len());
+        while let Some(parcel) = taken.next() {
+            match admit(act, parcel, &LastTurn::default()) {
+                Admitted::Yes(parcel, now) => {
+                    act.mark_turn(G::Service::info(&parcel.msg).id, now, true);
+                    admitted.push(parcel);
+                }
+                Admitted::Answered => {}
+                // Over: nobody joins any more. What was taken goes back in its order.
+                Admitted::End(_, parcel) => {
+                    let back: Vec<_> = std::iter::once(parcel).chain(taken).collect();
+                    back.into_iter().rev().for_each(|parcel| batch.push_front(parcel));
+                    return admitted;
+                }
+            }
+        }
+        // If all were refused, no waker has been left: look again.
+        if !admitted.is_empty() {
+            return admitted;
+        }
+    }
+}
+
+/// Takes the messages that may join out of batch and queue; leaves a waker if the queue has none.
+fn take_readers<G: Grain>(
     act: &Arc<Activation<G>>,
     batch: &mut Batch<G>,
     room: usize,
@@ -251,18 +287,7 @@ fn join<G: Grain>(
         }
         joining
     }));
-    let mut admitted = Vec::with_capacity(taken.len());
-    for parcel in taken {
-        match admit(act, parcel, &LastTurn::default()) {
-            Admitted::Yes(parcel, now) => {
-                act.mark_turn(G::Service::info(&parcel.msg).id, now, true);
-                admitted.push(parcel);
-            }
-            Admitted::Answered => {}
-            Admitted::End(_, parcel) => batch.push_front(parcel),
-        }
-    }
-    admitted
+    taken
 }
 
 // ---------------------------------------------------------------- system lane

@@ -14,6 +14,7 @@ use common::{Bench, Kind, LONG, Service, boxed, envelope, kind};
 use millet_core::{CallError, ErrorKind, Ran};
 use millet_directory::Residents;
 use millet_runtime::GrainOptions;
+use millet_testkit::until_async;
 use tokio::sync::{Barrier, Notify, Semaphore};
 
 struct A;
@@ -353,4 +354,29 @@ async fn nested_calls_inherit_the_deadline() {
         .await;
     let left = heard.expect("runs");
     assert!(left > 0 && left <= 3000, "{left} ms left");
+}
+
+/// A shared call that is refused as it comes to the readers under way (here: too late) does not cost the
+/// next one its wake-up: that one still joins them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g5_a_reader_refused_on_joining_loses_no_wake_up() {
+    let bench = Bench::of::<A>();
+    let (started, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (s, w) = (started.clone(), go.clone());
+    let open = tokio::spawn(bench.get::<A>(1).look(move |_, _| {
+        boxed(async move {
+            s.notify_one();
+            w.notified().await;
+            Ok(1)
+        })
+    }));
+    started.notified().await;
+    let mut late = envelope::<A>(1, "Get", 0);
+    late.deadline = bench.owners.now();
+    drop(bench.runtime.dispatch(late));
+    until_async("the late one is refused", async || bench.runtime.stats().expired == 1, LONG).await;
+    let joins = tokio::time::timeout(LONG / 2, bench.get::<A>(1).get()).await;
+    assert_eq!(joins.expect("joins the open reader"), Ok(0));
+    go.notify_one();
+    assert_eq!(open.await.expect("no panic"), Ok(1));
 }
