@@ -390,20 +390,12 @@ impl<G: Grain> Activation<G> {
         self.inner.lock().go(event);
     }
 
-    /// The last step: nothing is taken any more. Returns what was waiting.
-    pub(crate) fn close(&self, event: Event) -> (Vec<Parcel<G::Service>>, Vec<EndGuard>) {
-        let (queue, cold) = {
-            let mut inner = self.inner.lock();
-            inner.go(event);
-            (std::mem::take(&mut inner.queue), inner.cold.take())
-        };
-        let Some(cold) = cold else { return (queue, Vec::new()) };
-        let mut guards = cold.guards;
-        guards.extend(cold.system.into_iter().filter_map(|s| match s {
-            System::End(_, guard) => guard,
-            _ => None,
-        }));
-        (queue, guards)
+    /// The last step: nothing is taken any more. Returns what was waiting, and what is to be let go of
+    /// without a lock: users' closures may have a `Drop` of their own.
+    pub(crate) fn close(&self, event: Event) -> (Vec<Parcel<G::Service>>, Remains<G>) {
+        let mut inner = self.inner.lock();
+        inner.go(event);
+        (std::mem::take(&mut inner.queue), Remains { _cold: inner.cold.take() })
     }
 
     pub(crate) fn keep_guard(&self, guard: Option<EndGuard>) {
@@ -426,6 +418,18 @@ impl<G: Grain> Activation<G> {
     /// Takes what waits in the user lane, for an activation whose right has gone.
     pub(crate) fn take_queue(&self) -> Vec<Parcel<G::Service>> {
         std::mem::take(&mut self.inner.lock().queue)
+    }
+}
+
+/// What an ended activation leaves behind: the guards of those who wait for its end, continuations that
+/// never ran.
+pub(crate) struct Remains<G: Grain> {
+    _cold: Option<Box<Cold<G>>>,
+}
+
+impl<G: Grain> Default for Remains<G> {
+    fn default() -> Self {
+        Self { _cold: None }
     }
 }
 

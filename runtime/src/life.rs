@@ -10,7 +10,7 @@ use millet_directory::Claim;
 
 use crate::{
     Create, Ctx, EndReason, Grain,
-    activation::{Activation, Born},
+    activation::{Activation, Born, Remains},
     create::CannotCreate,
     fence::Standing,
     parcel::{FirstPoll, Head, Parcel},
@@ -136,12 +136,12 @@ pub(crate) async fn stillborn<G: Grain>(
     };
     wait_for_work(act).await;
     give_up(act);
-    let (queue, guards) = act.close(event);
+    let (queue, remains) = act.close(event);
     host.catalog.remove(act);
     for parcel in first.into_iter().chain(queue) {
         host.refuse_with(parcel, PlatformError::new(kind.clone()).at(&act.id()));
     }
-    drop(guards);
+    drop(remains);
 }
 
 /// Ends an activation that has lived.
@@ -172,10 +172,10 @@ pub(crate) fn bury<G: Grain>(
 ) {
     give_up(act);
     let onward = if reason.loses_claim() { Err(ErrorKind::Fenced) } else { act.host.may_activate(&act.key) };
-    let (mut guards, mut stranded) = (Vec::new(), Vec::new());
+    let (mut remains, mut stranded) = (Remains::default(), Vec::new());
     let next = act.host.catalog.succeed(act, |found| {
-        let (queue, held) = act.close(Event::Ended);
-        guards = held;
+        let (queue, left) = act.close(Event::Ended);
+        remains = left;
         let waiting: Vec<_> = batch.into_iter().chain(queue).collect();
         if found && onward.is_ok() && !waiting.is_empty() {
             return Some(Activation::successor(act, waiting));
@@ -191,7 +191,7 @@ pub(crate) fn bury<G: Grain>(
     if let Some(next) = next {
         run::start(next, None, None, FirstPoll::Spawned);
     }
-    drop(guards);
+    drop(remains);
 }
 
 /// `deactivate`, and a last save. Returns why it ends in the end.
@@ -238,10 +238,12 @@ async fn drop_grain<G: Grain>(act: &Activation<G>, g: Box<G>) {
     }
 }
 
-/// Gives a leased grain's claim up; the directory keeps it dead for ever (R1). A write whose outcome is
+/// Nothing leaves the activation any more, whoever still holds a reference of its making; then gives a
+/// leased grain's claim up, which the directory keeps dead for ever (R1). A write whose outcome is
 /// unknown is refused once the next owner has opened the grain (R2, R3).
 fn give_up<G: Grain>(act: &Activation<G>) {
     let Some(born) = act.born.get() else { return };
+    act.revoke();
     if act.host.options.ownership == Ownership::Leased && !born.session.is_dead() {
         act.host.deps.owners.give_up(&act.id(), &born.claim());
     }

@@ -13,16 +13,16 @@ use crate::{
 };
 
 impl<G: Grain> Activation<G> {
-    /// Stops timers and aborts spawned work.
+    /// Stops timers and aborts spawned work. What timers would have run is dropped without a lock: it may
+    /// have a `Drop` of its own, which may call grains.
     pub(crate) fn stop_off_turn(&self) {
         let (timers, work) = {
             let mut inner = self.inner.lock();
             let Some(cold) = inner.cold.as_mut() else { return };
-            let timers: Vec<_> = cold.timers.drain().filter_map(|(_, t)| t.armed).collect();
-            (timers, cold.work.values().cloned().collect::<Vec<_>>())
+            (std::mem::take(&mut cold.timers), cold.work.values().cloned().collect::<Vec<_>>())
         };
-        for t in timers {
-            self.host.deps.timers.cancel(t);
+        for armed in timers.values().filter_map(|t| t.armed) {
+            self.host.deps.timers.cancel(armed);
         }
         for w in work {
             w.abort();
@@ -129,9 +129,9 @@ impl<G: Grain> Activation<G> {
     }
 
     pub(crate) fn cancel_timer(&self, id: u32) {
-        let armed = self.inner.lock().cold.as_mut().and_then(|c| c.timers.remove(&id)).and_then(|t| t.armed);
-        if let Some(t) = armed {
-            self.host.deps.timers.cancel(t);
+        let timer = self.inner.lock().cold.as_mut().and_then(|c| c.timers.remove(&id));
+        if let Some(armed) = timer.as_ref().and_then(|t| t.armed) {
+            self.host.deps.timers.cancel(armed);
         }
     }
 

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use common::{Bench, Kind, LONG, Probe, Service, States, boxed, kind};
+use common::{Bench, Kind, LONG, Probe, ProbeRef, Service, States, boxed, kind};
 use millet_core::ErrorKind;
 use millet_directory::Residents;
 use millet_runtime::{Create, Grain, GrainOptions};
@@ -216,4 +216,51 @@ fn default_options() {
     let o = <Probe<A> as Grain>::options();
     assert_eq!(o.mailbox, 1024);
     assert_eq!(o.idle_after, Some(Duration::from_secs(900)));
+}
+
+/// Calls its grain when it is dropped.
+struct TellsOnDrop(ProbeRef<A>);
+impl Drop for TellsOnDrop {
+    fn drop(&mut self) {
+        drop(self.0.tell_add(1));
+    }
+}
+
+/// G5: what a cancelled timer, or one that ends with its activation, held is dropped without a lock of its
+/// activation: it may call that very grain.
+#[test]
+fn g5_what_a_timer_held_may_call_its_grain_as_it_is_dropped() {
+    let (tx, ended) = std::sync::mpsc::channel();
+    // A thread that waits for its own lock never ends: it is left behind.
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(drop_timers_that_tell());
+        tx.send(()).expect("heard");
+    });
+    ended.recv_timeout(LONG).expect("no thread waits for a lock of its own");
+}
+
+async fn drop_timers_that_tell() {
+    let bench = Bench::of::<A>();
+    let grain = bench.get::<A>(1);
+    let (cancelled, kept) = (TellsOnDrop(grain.clone()), TellsOnDrop(grain.clone()));
+    let ran = grain.run(move |_, ctx| {
+        let timer = ctx.timer(LONG, None, move |_, _| {
+            let _ = &cancelled;
+            Box::pin(async {})
+        });
+        timer.cancel();
+        let timer = ctx.timer(LONG, None, move |_, _| {
+            let _ = &kept;
+            Box::pin(async {})
+        });
+        assert!(timer.is_set());
+        ctx.deactivate_when_idle();
+        boxed(async { Ok(0) })
+    });
+    ran.await.expect("runs");
+    let told_again = async || {
+        bench.get::<A>(1).get().await == Ok(1) && bench.hooks.activations.load(Ordering::SeqCst) == 2
+    };
+    until_async("the one that ended with its activation told the next", told_again, LONG).await;
 }
