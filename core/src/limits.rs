@@ -18,6 +18,9 @@ pub const STATE_BYTES: usize = 4 * 1024 * 1024;
 pub const MAILBOX_MESSAGES: usize = 1024;
 /// Calls a node has under way to one peer: `Overloaded`. A slow peer makes its callers feel it.
 pub const PENDING_CALLS_PER_PEER: usize = 65_536;
+/// Tells of one node on their way to other nodes; more are `Overloaded`. As many as calls to one peer:
+/// without an owner they wait for their deadline, and hold what they carry.
+pub const TELLS: usize = 65_536;
 /// Frames in a call chain (A calls B calls C …): `CallCycle`. Deeper chains are loops.
 pub const CHAIN_FRAMES: usize = 32;
 /// Entries and total bytes of a request's context.

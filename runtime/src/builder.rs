@@ -14,6 +14,7 @@ use millet_core::{
 };
 use millet_directory::{Owners, Placement};
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 use crate::{
     Grain, GrainOptions, Runtime,
@@ -141,6 +142,7 @@ impl RuntimeBuilder {
             resources: self.resources,
             timers: timers.clone(),
             counters: Counters::default(),
+            tells: Arc::new(Semaphore::new(limits::TELLS)),
             hosts: OnceLock::new(),
             foreign: Mutex::default(),
             spawner,

@@ -16,6 +16,7 @@ use millet_core::{
 };
 use millet_directory::Owners;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 use crate::{
     Hosted,
@@ -37,6 +38,8 @@ pub(crate) struct Deps {
     /// Request ids made here: random half, counted half.
     pub(crate) request_prefix: u64,
     pub(crate) requests: AtomicU64,
+    /// A permit per tell that may still go on its way to another node.
+    pub(crate) tells: Arc<Semaphore>,
     pub(crate) hosts: OnceLock<Weak<Hosts>>,
     /// Names of services called but not hosted here: one per service of the program.
     pub(crate) foreign: Mutex<HashMap<&'static str, GrainType>>,

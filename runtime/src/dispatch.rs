@@ -28,7 +28,10 @@ pub(crate) fn dispatch<G: Grain>(host: Arc<Host<G>>, envelope: Envelope) -> BoxF
             match hear(&host.deps, &mut rx, deadline).await {
                 Heard::Answer(outcome) => outcome.map_err(|e| name(e, &grain)),
                 Heard::Nothing => fail(unanswered(), &grain),
-                Heard::Late => fail(late(host.blocker(&grain.key), pushed), &grain),
+                Heard::Late => match too_late(&mut rx, || host.blocker(&grain.key), pushed) {
+                    Ok(outcome) => outcome.map_err(|e| name(e, &grain)),
+                    Err(kind) => fail(kind, &grain),
+                },
             }
         }),
     }
@@ -131,14 +134,59 @@ pub(crate) fn unanswered() -> ErrorKind {
     ErrorKind::Unknown { why: "the activation ended without an answer".into() }
 }
 
+/// What a caller hears whose deadline has passed. The answer is looked for after what keeps the grain
+/// busy: a turn that had ended by then has answered, so it is never said not to have started (R13).
+pub(crate) fn too_late<T>(
+    rx: &mut oneshot::Receiver<T>,
+    blocker: impl FnOnce() -> Option<Blocker>,
+    pushed: BootTime,
+) -> Result<T, ErrorKind> {
+    let blocker = blocker();
+    match rx.try_recv() {
+        Ok(answer) => Ok(answer),
+        Err(oneshot::error::TryRecvError::Closed) => Err(unanswered()),
+        Err(oneshot::error::TryRecvError::Empty) => Err(late(blocker, pushed)),
+    }
+}
+
 /// No answer by the deadline. If an exclusive turn that began before the call still runs, the call has
 /// not started, and will not.
-pub(crate) fn late(blocker: Option<Blocker>, pushed: BootTime) -> ErrorKind {
+fn late(blocker: Option<Blocker>, pushed: BootTime) -> ErrorKind {
     match blocker {
         Some(b) if b.alone_since.is_some_and(|since| since <= pushed) => {
             ErrorKind::DeadlineExceeded { blocker: Some(b.to_string()) }
         }
         Some(b) => ErrorKind::Unknown { why: format!("no reply by the deadline; busy: {b}") },
         None => ErrorKind::Unknown { why: "no reply by the deadline".into() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use millet_core::GrainType;
+
+    use super::*;
+
+    /// R13: a turn ends just after its caller's deadline and its activation with it; the next one is being
+    /// activated when the caller looks. The call has run: it is not said to have waited.
+    #[test]
+    fn r13_an_answer_at_the_deadline_is_not_taken_for_a_call_that_waited() {
+        let (tx, mut rx) = oneshot::channel();
+        let next = Blocker {
+            grain: GrainId::new(GrainType::new("t.G").expect("a good name"), 1),
+            what: "(being activated)",
+            busy_for: Duration::ZERO,
+            alone_since: Some(BootTime(0)),
+        };
+        let look = || {
+            tx.send(7).expect("heard");
+            Some(next.clone())
+        };
+        assert_eq!(too_late(&mut rx, look, BootTime(9)), Ok(7));
+        let (_waits, mut rx) = oneshot::channel::<i32>();
+        let waited = too_late(&mut rx, || Some(next), BootTime(9));
+        assert!(matches!(waited, Err(ErrorKind::DeadlineExceeded { .. })), "{waited:?}");
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use crate::{
     Hosted, HostedMethod, Reply,
     deps::Deps,
-    dispatch::{Heard, hear, late, name, unanswered},
+    dispatch::{Heard, hear, name, too_late, unanswered},
     fence::Standing,
     host::{Activate, Deliver, NotDelivered},
     origin::Origin,
@@ -148,11 +148,15 @@ impl<S: Hosted> GrainRef<S> {
                 (NotDelivered::Elsewhere, Err(_)) => Ok(Err(PlatformError::new(unanswered()).into())),
             };
         }
-        match hear(&self.deps, &mut rx, head.deadline).await {
-            Heard::Answer(Answer::Done(result)) => Ok(result),
-            Heard::Answer(Answer::Back(args)) => Err(args),
-            Heard::Nothing => Ok(Err(PlatformError::new(unanswered()).into())),
-            Heard::Late => Ok(Err(PlatformError::new(late(host.blocker(&grain.key), now)).into())),
+        let heard = match hear(&self.deps, &mut rx, head.deadline).await {
+            Heard::Answer(answer) => Ok(answer),
+            Heard::Nothing => Err(unanswered()),
+            Heard::Late => too_late(&mut rx, || host.blocker(&grain.key), now),
+        };
+        match heard {
+            Ok(Answer::Done(result)) => Ok(result),
+            Ok(Answer::Back(args)) => Err(args),
+            Err(kind) => Ok(Err(PlatformError::new(kind).into())),
         }
     }
 
@@ -212,13 +216,19 @@ impl<S: Hosted> GrainRef<S> {
                 }
             }
         };
-        let envelope =
-            self.envelope::<M>(grain, &args, head).map_err(|kind| PlatformError::new(kind).at(grain))?;
-        self.send_away(grain.clone(), envelope);
-        Ok(())
+        self.envelope::<M>(grain, &args, head)
+            .and_then(|envelope| self.send_away(grain.clone(), envelope))
+            .map_err(|kind| PlatformError::new(kind).at(grain))
     }
 
-    fn send_away(&self, grain: GrainId, envelope: Envelope) {
+    /// A task per tell that is on its way, so many and no more (G6): nobody waits for one, so nothing else
+    /// slows its sender down.
+    fn send_away(&self, grain: GrainId, envelope: Envelope) -> Result<(), ErrorKind> {
+        let Ok(place) = self.deps.tells.clone().try_acquire_owned() else {
+            self.deps.counters.overloaded.add(1);
+            let what = format!("{} tells are on their way to other nodes", limits::TELLS);
+            return Err(ErrorKind::Overloaded { retry_after: Duration::from_millis(100), what });
+        };
         let deps = self.deps.clone();
         let sent = self.deps.owners.call(envelope);
         self.deps.spawner.spawn(
@@ -228,8 +238,10 @@ impl<S: Hosted> GrainRef<S> {
                     deps.counters.tells_lost.add(1);
                     tracing::warn!(%grain, %error, "tell lost");
                 }
+                drop(place);
             }),
         );
+        Ok(())
     }
 
     /// What rides along: deadline, request, chain, context. Refuses cycles and too much context.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use common::{Bench, Kind, LONG, Service, boxed, envelope, kind};
-use millet_core::{CallError, ErrorKind, Ran};
+use millet_core::{CallError, ErrorKind, Ran, limits};
 use millet_directory::Residents;
 use millet_runtime::GrainOptions;
 use millet_testkit::until_async;
@@ -379,4 +379,19 @@ async fn g5_a_reader_refused_on_joining_loses_no_wake_up() {
     assert_eq!(joins.expect("joins the open reader"), Ok(0));
     go.notify_one();
     assert_eq!(open.await.expect("no panic"), Ok(1));
+}
+
+/// Tells wait for nobody, so nothing but their number slows their sender down: one over the limit is
+/// refused, and says so.
+#[tokio::test]
+async fn g6_tells_on_their_way_are_bounded() {
+    let bench = Bench::of::<A>();
+    bench.owners.prefers_here.store(false, Ordering::SeqCst);
+    bench.owners.stuck.store(true, Ordering::SeqCst);
+    let far = bench.get::<A>(1);
+    for _ in 0..limits::TELLS {
+        far.tell_add(1).expect("on its way");
+    }
+    let refused = far.tell_add(1).expect_err("one too many");
+    assert!(matches!(refused.kind(), ErrorKind::Overloaded { .. }), "{refused}");
 }

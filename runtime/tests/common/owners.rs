@@ -41,6 +41,8 @@ pub struct FakeOwners {
     /// Where calls go that are not for here.
     pub elsewhere: Mutex<Option<Arc<Runtime>>>,
     pub remote_calls: AtomicU64,
+    /// Calls that leave are not answered.
+    pub stuck: AtomicBool,
     held_claims: Mutex<Option<(Arc<Notify>, Arc<Notify>)>>,
 }
 
@@ -62,6 +64,7 @@ impl FakeOwners {
             here: Mutex::default(),
             elsewhere: Mutex::default(),
             remote_calls: AtomicU64::new(0),
+            stuck: AtomicBool::new(false),
             held_claims: Mutex::default(),
         })
     }
@@ -160,6 +163,9 @@ impl Owners for FakeOwners {
     }
     fn call(&self, envelope: Envelope) -> BoxFuture<'static, Outcome> {
         self.remote_calls.fetch_add(1, Ordering::SeqCst);
+        if self.stuck.load(Ordering::SeqCst) {
+            return Box::pin(std::future::pending());
+        }
         let to = self.elsewhere.lock().clone().or_else(|| self.here.lock().upgrade());
         let Some(to) = to else {
             return Box::pin(async {
