@@ -53,6 +53,14 @@ async fn shards_move_to_a_joiner_and_back_when_it_leaves() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_to_a_sharded_grain_from_any_node_reaches_the_one_activation() {
     let cluster = Cluster::start().await;
+    // Boards count in memory: first the nodes that came later must have got their share of the shards.
+    let view = cluster.nodes[0].directory().view();
+    let sessions: Vec<_> = view.sessions().map(|s| s.id).collect();
+    let settled = async || {
+        let view = cluster.nodes[0].directory().view();
+        sessions.iter().all(|s| view.shards_of(*s).len() >= 2).then_some(())
+    };
+    until_some("every node holds its share of the 8 shards", settled, LIMIT).await;
     let mut owners = std::collections::BTreeSet::new();
     for key in 0..30 {
         let key = millet::Key::text(&format!("board-{key}")).expect("a key");
