@@ -235,8 +235,9 @@ impl Directory {
         };
         let Some(lease) = ended else { return };
         lease.end();
-        self.leases.lock().session(None);
-        self.shards.write().session(None);
+        // Of this session only: the keeper may have made the next one ready meanwhile.
+        self.leases.lock().ended(session);
+        self.shards.write().ended(session);
         self.releases.lock().retain(|(_, s, _)| *s != session);
         tracing::warn!(node = %self.node, %session, "own session ended: everything under it is dropped");
         if let Some(residents) = self.residents() {

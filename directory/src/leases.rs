@@ -54,6 +54,13 @@ impl LeaseBook {
         *self = Self { session, grains: BTreeMap::new(), counter: self.counter };
     }
 
+    /// A session has ended. Whoever hears of it late may find the next one's book: that one stays.
+    pub fn ended(&mut self, session: SessionId) {
+        if self.session == Some(session) {
+            self.session(None);
+        }
+    }
+
     /// An acquire is about to be sent for the current session.
     pub fn acquire_sent(&mut self, grain: &GrainId) -> AcquireId {
         self.counter += 1;

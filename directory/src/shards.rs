@@ -70,6 +70,13 @@ impl ShardBook {
         *self = Self { session, ..Self::default() };
     }
 
+    /// A session has ended. Whoever hears of it late may find the next one's book: that one stays.
+    pub fn ended(&mut self, session: SessionId) {
+        if self.session == Some(session) {
+            self.session(None);
+        }
+    }
+
     /// How a shard stands here, and under which grant.
     pub fn stage(&self, key: &ShardKey) -> Option<(Stage, Grant)> {
         self.slots.get(key).map(|s| (s.stage, s.grant))

@@ -196,9 +196,7 @@ impl View {
             match change {
                 Change::Session(info) => self.put_session(info),
                 Change::Ended(id) => self.end(*id, &mut delta),
-                Change::Type(row) => {
-                    Arc::make_mut(&mut self.types).insert(row.ty.clone(), row.clone());
-                }
+                Change::Type(row) => self.put_type(row, &mut delta),
                 Change::Shard { ty, shard, state } => {
                     self.put_shard(ty, *shard, *state);
                     delta.shards.push((ty.clone(), *shard));
@@ -239,6 +237,18 @@ impl View {
     fn put_session(&mut self, info: &SessionInfo) {
         if info.state != SessionState::Dead && !self.ended_early.contains_key(&info.id) {
             Arc::make_mut(&mut self.sessions).insert(info.id, info.clone());
+        }
+    }
+
+    /// A new generation begins with a free table (R11): rows of the old one would send keys, hashed onto
+    /// another number of shards, to owners who never had them.
+    fn put_type(&mut self, row: &TypeRow, delta: &mut Delta) {
+        let before = Arc::make_mut(&mut self.types).insert(row.ty.clone(), row.clone());
+        if before.is_some_and(|b| b.generation != row.generation)
+            && let Some(rows) = Arc::make_mut(&mut self.shards).remove(&row.ty)
+        {
+            let held = rows.iter().zip(0..).filter(|(state, _)| state.holder().is_some());
+            delta.shards.extend(held.map(|(_, n)| (row.ty.clone(), ShardId(n))));
         }
     }
 

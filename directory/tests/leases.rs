@@ -83,6 +83,22 @@ fn r12_a_grant_of_an_ended_session_is_refused() {
     assert_eq!(meaning, Acquisition::SessionOver);
 }
 
+/// R12: the end of a session may be heard twice, from the keeper and from the watch, and the second time
+/// after the next session has begun: that one goes on.
+#[test]
+fn r12_a_late_end_of_the_last_session_leaves_the_next_one_alone() {
+    let mut book = book();
+    book.session(Some(S2));
+    book.ended(S1);
+    let id = book.acquire_sent(&grain());
+    let meaning = book.acquire_answered(&grain(), id, S2, Acquired::Granted(grant(9)));
+    assert_eq!(meaning, Acquisition::Use(grant(9)));
+    book.ended(S2);
+    let id = book.acquire_sent(&grain());
+    let meaning = book.acquire_answered(&grain(), id, S2, Acquired::Granted(grant(10)));
+    assert_eq!(meaning, Acquisition::SessionOver);
+}
+
 /// A lease that the store says is ours, though nobody here remembers it, is adopted.
 #[test]
 fn r30_a_forgotten_lease_is_adopted() {

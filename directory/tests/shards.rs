@@ -49,6 +49,17 @@ fn holding() -> ShardBook {
     book
 }
 
+/// R12: the end of a session may be heard again after the next one has begun: that one keeps its shards.
+#[test]
+fn r12_a_late_end_of_the_last_session_leaves_the_shards_of_the_next_alone() {
+    let mut book = holding();
+    book.ended(B);
+    assert_eq!(book.stage(&key()), Some((Stage::Open, grant(1))));
+    book.ended(A);
+    assert_eq!(book.stage(&key()), None);
+    assert_eq!(book.row(&key(), assigned(A, 1)), [], "it owns nothing any more");
+}
+
 /// Revoking: close first, then an ack naming the grant; nothing starts in between or after.
 #[test]
 fn r8_an_ack_follows_the_end_of_the_shards_work_and_names_its_grant() {

@@ -1,8 +1,11 @@
 //! The view never goes back, and who is missing from a resync has ended (R8, R17).
 
 use millet_core::{
-    GrainType, Grant, NodeId, Revision, SessionId, ShardId,
-    model::{Change, NodeInfo, SessionInfo, SessionState, ShardState, ViewSnapshot, WatchEvent, Watched},
+    GrainType, Grant, KeyKind, NodeId, Revision, SessionId, ShardId,
+    model::{
+        Change, NodeInfo, Ownership, SessionInfo, SessionState, ShardState, TypeRow, ViewSnapshot,
+        WatchEvent, Watched,
+    },
 };
 use millet_directory::view::{Standing, View};
 use proptest::prelude::*;
@@ -68,6 +71,23 @@ fn r17_a_resync_reports_the_missing_as_ended() {
     assert_eq!(delta.ended, [SessionId(1)]);
     assert_eq!(delta.shards, [(ty(), ShardId(0))], "its row is gone");
     assert_eq!(view.shard_holder(&ty(), ShardId(0)), None);
+}
+
+/// R11: a new generation of a type begins with a free table. Rows of the old one are gone, as they are from
+/// a resync: keys hash onto other shards now, whose old owners never had them.
+#[test]
+fn r11_a_new_generation_takes_the_rows_of_the_old_one_away() {
+    let row = |shards, generation| {
+        let ownership = Ownership::Sharded { shards };
+        Change::Type(TypeRow { ty: ty(), ownership, keys: KeyKind::Int, generation })
+    };
+    let mut view = View::default();
+    view.apply(&event(1, vec![Change::Session(session(1)), row(8, 1), shard(1)]));
+    assert!(view.apply(&event(2, vec![row(8, 1)])).shards.is_empty(), "told again");
+    assert!(view.shard_holder(&ty(), ShardId(0)).is_some());
+    let delta = view.apply(&event(3, vec![row(16, 2)]));
+    assert_eq!(delta.shards, [(ty(), ShardId(0))], "its owner ends it");
+    assert_eq!(view.shard(&ty(), ShardId(0)), ShardState::Free);
 }
 
 /// What keepalive answers say of ended sessions holds against a watch that still brings their birth.
