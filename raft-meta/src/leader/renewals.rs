@@ -189,6 +189,8 @@ impl<W> Proposal<W> {
                 let renewed = (result.session, waiter.number, result.reserved_ms);
                 let mut answer = answer(machine, waiter.revision, result.verdict(), renewed);
                 answer.revision = ticked.revision;
+                // More entries may have been applied since: their ends are the next answer's.
+                answer.ended = machine.ended_between(waiter.revision, ticked.revision);
                 answer.cluster_ms = ticked.time_ms;
                 answers.push((waiter.to, answer));
             }

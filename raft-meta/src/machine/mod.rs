@@ -230,7 +230,13 @@ impl Machine {
 
     /// Sessions that ended after `from`; `None`: too far back, the node must resync (R17).
     pub fn ended_since(&self, from: Revision) -> Option<Vec<SessionId>> {
-        self.recent.ended_since(from)
+        self.ended_between(from, self.revision())
+    }
+
+    /// As [`Machine::ended_since`], for an answer that speaks as of `upto`: an end beyond it is not said
+    /// to have been known then.
+    pub fn ended_between(&self, from: Revision, upto: Revision) -> Option<Vec<SessionId>> {
+        self.recent.ended_between(from, upto)
     }
 
     /// What this member remembers of who held a grain or shard, oldest first, complete since the

@@ -82,10 +82,11 @@ impl Recent {
         })
     }
 
-    pub(super) fn ended_since(&self, from: Revision) -> Option<Vec<SessionId>> {
+    pub(super) fn ended_between(&self, from: Revision, upto: Revision) -> Option<Vec<SessionId>> {
         (from >= self.ended_floor).then(|| {
             let at = self.ended.partition_point(|(revision, _)| *revision <= from);
-            self.ended.range(at..).map(|(_, session)| *session).collect()
+            let known = self.ended.range(at..).take_while(|(revision, _)| *revision <= upto);
+            known.map(|(_, session)| *session).collect()
         })
     }
 

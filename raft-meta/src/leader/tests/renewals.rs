@@ -225,3 +225,20 @@ fn r21_a_stall_puts_the_set_back() {
     assert_eq!(renewals.len(), 1);
     assert_eq!(tick_of(&stamp(&mut renewals, &mut clock, 3_200)).time_ms, 200);
 }
+
+/// R17: an answer says what had ended as of the revision it names, no more: a node that is already there
+/// would take a later end for an old one, and forget it at the next news of that session.
+#[test]
+fn r17_an_answer_names_no_end_beyond_its_revision() {
+    let mut rig = Rig::new();
+    let (a, b, c) = (rig.join(1), rig.join(2), rig.join(3));
+    let mut renewals = Renewals::new();
+    let was_at = Keepalive { revision: rig.machine.revision(), ..keepalive(a, 2, 1) };
+    rig.run(Command::Batch(vec![Op::Close { session: b }]));
+    queued(renewals.offer(&rig.machine, &was_at, "a"));
+    let proposal = stamp(&mut renewals, &mut clock(), 150);
+    let ticked = apply(&mut rig, &proposal);
+    rig.run(Command::Batch(vec![Op::Close { session: c }]));
+    let (_, answer) = proposal.applied(&rig.machine, &ticked).pop().expect("answered");
+    assert_eq!((answer.revision, answer.ended), (ticked.revision, Some(vec![b])));
+}
