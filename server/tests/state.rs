@@ -2,8 +2,20 @@
 
 mod cluster;
 
+use std::sync::Arc;
+
 use cluster::{BoardService, Cluster, CounterService, LIMIT, builder, settings};
-use millet::Ran;
+use millet::{
+    Ran,
+    adapters::memory::MemoryStore,
+    config::Config,
+    core::{
+        Epoch, GrainId, GrainType, Grant, hash,
+        store::{StateStore, StoreError, Token, Version, Write},
+    },
+    grain,
+    prelude::*,
+};
 use millet_testkit::until_some;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,4 +85,49 @@ async fn a_call_to_a_sharded_grain_from_any_node_reaches_the_one_activation() {
     }
     assert_eq!(owners.len(), 3, "shards sit on every node");
     cluster.end().await;
+}
+
+/// Sharded, with its state in a store of its own.
+struct Ledger {
+    sum: Persistent<u64>,
+}
+
+impl Grain for Ledger {
+    type Service = LedgerService;
+    millet::states!(sum);
+    fn options() -> GrainOptions {
+        GrainOptions::sharded(4)
+    }
+    fn create(c: &mut Create<'_, Self>) -> Self {
+        Self { sum: c.state_in("books", "sum") }
+    }
+}
+
+#[grain(name = "test.Ledger", key = int)]
+impl Ledger {
+    /// Adds, saves, and says the sum.
+    async fn add(&mut self, _ctx: &Ctx<Self>, n: u64) -> u64 {
+        *self.sum += n;
+        *self.sum
+    }
+}
+
+/// R25: a shard's floor is raised in every store that its grains may write to, not in the cluster's own
+/// alone: a late write of the shard's last owner is refused there too.
+#[tokio::test(flavor = "multi_thread")]
+async fn r25_a_shard_is_opened_in_every_store() {
+    let books = Arc::new(MemoryStore::new());
+    let node = builder(Config::default()).grain::<Ledger>().store("books", books.clone()).in_memory();
+    let node = node.start().await.expect("starts");
+    assert_eq!(node.get::<LedgerService>(7).add(5).await, Ok(5));
+    let grain = GrainId::new(GrainType::new("test.Ledger").expect("a name"), 7);
+    let session = node.directory().session().expect("ready").id();
+    let generation = node.directory().view().type_row(&grain.ty).expect("known").generation;
+    let epoch = Epoch { grant: Grant { generation, index: 1 }, activation: u32::MAX };
+    let shard = Some(hash::shard_of(hash::grain_hash(&grain), 4));
+    let token = Token { epoch, session };
+    let late = Write { grain: &grain, slot: "audit", shard, token, version: Version(0) };
+    let answer = books.save(late, "late".into()).await;
+    assert!(matches!(answer, Err(StoreError::Fenced { .. })), "{answer:?}");
+    node.shutdown().await;
 }

@@ -10,3 +10,4 @@ pub mod local_meta;
 pub mod memory;
 pub mod meta;
 pub mod peer;
+pub mod shard_stores;

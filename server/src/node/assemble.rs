@@ -22,6 +22,7 @@ use crate::{
         json::JsonCaller,
         keeper, listen,
         peer::{Transport, TransportConfig},
+        shard_stores::ShardStores,
     },
     config::Config,
     world::{Listener, World},
@@ -174,6 +175,7 @@ impl Parts {
         };
         let builder = RuntimeBuilder::new(deps).store("default", plane.store.clone());
         let builder = steps.into_iter().fold(builder, |builder, step| step(builder));
+        let stores = builder.stores().into_iter().map(|(_, store)| store);
         let types = builder.types().into_iter().map(|(decl, placement)| TypeConfig { decl, placement });
         let types: Vec<_> = types.collect();
         let name = &config.node.name;
@@ -188,7 +190,7 @@ impl Parts {
             Deps {
                 meta: plane.meta.clone(),
                 peers: transport.clone(),
-                shard_store: plane.store.clone(),
+                shard_store: Arc::new(ShardStores::new(plane.store.clone(), stores)),
                 clock: world.clock.clone(),
                 spawner: world.spawner.clone(),
                 entropy: world.entropy.clone(),
