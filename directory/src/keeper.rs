@@ -25,6 +25,9 @@ const OPEN_BACKOFF: Duration = Duration::from_millis(50);
 const AT_ONCE: Duration = Duration::from_millis(20);
 /// Keepalives whose first send is remembered; with eight a TTL, older ones could renew nothing.
 const REMEMBERED: usize = 16;
+/// A watch that stays behind starts over this often, less one, in the TTL after which the session is given
+/// up: often enough to find one good member among three.
+const WATCH_TRIES: u32 = 4;
 /// The rate of cluster time is judged over this long, so that answer delays stay far below 2 %.
 const RATE_WINDOW: Duration = Duration::from_secs(60);
 /// No answer for this long (an election, a pause): cluster time stood still, judge anew.
@@ -134,7 +137,8 @@ pub enum Effect {
         /// As of when.
         revision: Revision,
     },
-    /// Too many have ended to say which: the watch must start over (R17).
+    /// Too many have ended to say which, or the watch does not get on: it must start over, at another
+    /// member (R17).
     Resync,
     /// For people: clocks run apart, the node lags.
     Alarm(String),
@@ -171,6 +175,8 @@ struct Live {
     preferred: usize,
     /// Revisions named in answers that the watch has not reached, and since when (R17).
     behind: VecDeque<(BootTime, Revision)>,
+    /// A watch that stays behind is not told to start over again before this.
+    restart_at: BootTime,
     rate: Option<RateBase>,
 }
 
@@ -236,7 +242,7 @@ impl Keeper {
                     let freeze = if self.phase == Phase::Serving { l.until } else { BootTime::NEVER };
                     let hedge = if l.heard < l.number { l.hedge_at } else { BootTime::NEVER };
                     let lag = l.behind.front().map_or(BootTime::NEVER, |(since, _)| since.after(l.ttl));
-                    l.next_at.min(freeze).min(hedge).min(lag)
+                    l.next_at.min(freeze).min(hedge).min(lag).min(l.restart_watch_at())
                 })
             }
         }
@@ -337,6 +343,10 @@ impl Keeper {
             self.end(now, EndReason::LeftBehind, effects);
             return;
         }
+        if now >= live.restart_watch_at() {
+            live.restart_at = now.after(live.ttl / WATCH_TRIES);
+            effects.push(Effect::Resync);
+        }
         if self.phase == Phase::Serving && now >= live.until {
             effects.push(Effect::Frozen { session: live.id });
             self.phase = self.phase.on(Happening::Deadline);
@@ -425,6 +435,7 @@ impl Live {
             until: BootTime(0),
             preferred: 0,
             behind: VecDeque::new(),
+            restart_at: BootTime(0),
             rate: None,
         }
     }
@@ -467,6 +478,13 @@ impl Live {
         if number == self.number {
             self.next_at = self.next_at.min(now.max(self.last_sent.after(AT_ONCE)));
         }
+    }
+
+    /// The member that serves the watch may be cut off while the others are well: another one is tried
+    /// before the session is given up.
+    fn restart_watch_at(&self) -> BootTime {
+        let behind = self.behind.front().map(|(since, _)| since.after(self.ttl / WATCH_TRIES));
+        behind.map_or(BootTime::NEVER, |at| at.max(self.restart_at))
     }
 
     /// Compares the advance of cluster time with the own clock (R9); speaks above 2 %.

@@ -241,6 +241,33 @@ fn r17_a_lagging_watch_gives_the_session_up() {
     panic!("never gave it up: {ended:?}");
 }
 
+/// R17, G4: the member behind the watch may be cut off while the others are well, and says nothing wrong. A
+/// watch that stays behind starts over, elsewhere, three times before the session is given up.
+#[test]
+fn r17_a_watch_that_does_not_get_on_starts_over_before_the_session_is_given_up() {
+    let mut keeper = serving_at(ms(0));
+    let mut restarts = Vec::new();
+    for at in (0..30_000).step_by(50) {
+        for effect in keeper.step(ms(at)) {
+            match effect {
+                Effect::Send { keepalive, .. } => {
+                    let revision = Revision(100 + at);
+                    let renewed = KeepaliveAnswer { revision, ..answer(keepalive.number, Verdict::Renewed) };
+                    keeper.answered(ms(at), 0, &renewed);
+                }
+                Effect::Resync => restarts.push(at),
+                Effect::Ended { why, .. } => panic!("{why:?} at {at}, after {restarts:?}"),
+                _ => {}
+            }
+        }
+        // The third member tried is a good one.
+        if restarts.len() == 3 {
+            keeper.report(Report { revision: Revision(100 + at), ..Report::default() });
+        }
+    }
+    assert_eq!(restarts, [1_500, 2_500, 3_500]);
+}
+
 /// A watch that is a little behind all the time, as every watch is, gives nothing up.
 #[test]
 fn r17_a_watch_that_follows_keeps_the_session() {

@@ -4,7 +4,11 @@
 mod cluster;
 mod real;
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
 use cluster::{Cluster, LIMIT, Settings, open, player, renew};
 use futures::StreamExt;
@@ -189,6 +193,26 @@ async fn r17_a_watch_tells_everything_once_and_never_goes_back() {
             watch = meta.watch(at).await.unwrap();
         }
     }
+}
+
+/// R17, G4: a watch that has to begin again begins at another member: the last one may answer well and yet be
+/// cut off from the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r17_every_watch_begins_at_the_next_member() {
+    let cluster = Cluster::of(3, Settings::default()).await;
+    let mut options = cluster.options();
+    let (dial, dialled) = (options.dial.clone(), Arc::new(Mutex::new(BTreeSet::new())));
+    let seen = dialled.clone();
+    options.dial = Arc::new(move |addr: &str| {
+        seen.lock().unwrap().insert(addr.to_owned());
+        dial(addr)
+    });
+    let meta = MetaClient::new(&options);
+    for _ in 0..3 {
+        drop(meta.watch(Revision(0)).await.unwrap());
+    }
+    assert_eq!(dialled.lock().unwrap().len(), 3);
+    cluster.end().await;
 }
 
 /// Snapshots are taken, the log is purged, a member that was away longer than the log reaches gets a

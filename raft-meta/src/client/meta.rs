@@ -1,6 +1,12 @@
 //! The metadata store as a node's directory uses it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::{
     StreamExt,
@@ -93,6 +99,8 @@ pub struct MetaClient {
     road: Arc<Road>,
     ops: Arc<Batcher<Ops>>,
     lookups: Arc<Batcher<Lookups>>,
+    /// Watches begun: each begins at the next member.
+    watches: Arc<AtomicUsize>,
 }
 
 impl MetaClient {
@@ -101,7 +109,7 @@ impl MetaClient {
         let road = Arc::new(Road::new(&options.cluster, &options.members, Arc::clone(&options.dial)));
         let ops = Arc::new(Batcher::start(Ops(Arc::clone(&road)), "meta-batch", &options.spawner));
         let lookups = Arc::new(Batcher::start(Lookups(Arc::clone(&road)), "meta-lookup", &options.spawner));
-        Self { road, ops, lookups }
+        Self { road, ops, lookups, watches: Arc::default() }
     }
 
     async fn op(&self, op: Op) -> Result<OpResult, ClientError> {
@@ -190,14 +198,16 @@ impl MetaClient {
 
     /// Changes after `from` from any one member, or a resync first. Revisions never go back, also over
     /// several calls with the revision held. Ends with an error when the member is lost or falls silent:
-    /// call again with the revision held.
+    /// call again with the revision held. Every call begins at another member: the last one may answer and
+    /// yet be cut off from the others.
     ///
     /// Cancel safety: dropping the future or the stream ends the watch.
     pub async fn watch(&self, from: Revision) -> Result<Watch, ClientError> {
         let mut why = Failure::NotDone("no metadata members are configured".into());
+        let begun = self.watches.fetch_add(1, Ordering::Relaxed);
         for n in 0..self.road.len() {
             // Not the leader first: watches are served by all.
-            let member = self.road.leader() + 1 + n;
+            let member = self.road.leader().wrapping_add(1 + n).wrapping_add(begun);
             let mut client = Wire::new(self.road.channel(member)?).max_decoding_message_size(WATCH_BYTES);
             let request = wire::WatchRequest { cluster: self.road.cluster.to_string(), from: from.0 };
             match tokio::time::timeout(ATTEMPT, client.watch(request)).await {
