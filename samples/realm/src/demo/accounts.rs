@@ -222,6 +222,12 @@ impl Accounts {
         all
     }
 
+    /// A player's deeds that are acknowledged now.
+    pub fn acknowledged(&self, player: u64) -> Vec<u64> {
+        let deeds = self.deeds.get(&player).into_iter().flatten();
+        deeds.filter(|(_, how)| **how == Deed::Acknowledged).map(|(deed, _)| *deed).collect()
+    }
+
     /// Compares a player's ledger with what is known: how many deeds are lost, how many doubled. A deed
     /// that was reported as not run and stands in the ledger counts as doubled, too: it would have been
     /// repeated in good faith.

@@ -1,6 +1,6 @@
 //! The reckoning: every ledger and every treasury is read back and compared with what the driver knows.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 
@@ -16,6 +16,18 @@ pub struct Read {
     /// Gold that appeared in (+) or vanished from (−) the guilds together.
     pub gold_off: i64,
     pub guilds: u64,
+}
+
+/// Looks at one ledger while the bots play: every deed that was acknowledged before must be in it once.
+/// `None` if the hero cannot be asked right now.
+pub async fn spot_check(bots: &Bots, player: u64) -> Option<bool> {
+    let known = bots.accounts.lock().acknowledged(player);
+    let ledger = bots.calls.ledger(player).await.ok()?.value.deeds;
+    let mut times = HashMap::new();
+    for deed in &ledger {
+        *times.entry(deed).or_insert(0u32) += 1;
+    }
+    Some(times.values().all(|n| *n == 1) && known.iter().all(|deed| times.contains_key(deed)))
 }
 
 /// How often a grain is asked again before it counts as unreadable.

@@ -1,6 +1,12 @@
 //! What the demo prints: a line a second while it runs, and the report at the end.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -13,17 +19,34 @@ pub struct Table {
     heard: Arc<Mutex<Heard>>,
     next: Duration,
     begin: Duration,
+    checked: Arc<Checked>,
 }
+
+/// Ledgers looked at while the bots play.
+#[derive(Default)]
+struct Checked {
+    whole: AtomicU64,
+    broken: AtomicU64,
+}
+
+/// Ledgers looked at in a second.
+const CHECKS: u64 = 5;
 
 impl Table {
     /// Prints the head.
     pub fn start(bots: &Arc<Bots>, heard: Arc<Mutex<Heard>>) -> Self {
         println!(
-            "  sec   calls/s   deeds/s      p50      p99  waiting  grains per node        leases  fenced  unknown  errors  survivors' errors"
+            "  sec   calls/s   deeds/s      p50      p99  waiting  grains per node        leases  fenced  unknown  errors  guarantee"
         );
         let now = bots.now();
         bots.accounts.lock().turn_second();
-        Self { bots: bots.clone(), heard, next: now + Duration::from_secs(1), begin: now }
+        Self {
+            bots: bots.clone(),
+            heard,
+            next: now + Duration::from_secs(1),
+            begin: now,
+            checked: Arc::default(),
+        }
     }
 
     /// Prints lines until `end` (driver's clock).
@@ -44,13 +67,32 @@ impl Table {
             let (t, p50, p99) = a.turn_second();
             (t, p50, p99, a.survivor_errors)
         };
+        for n in 0..CHECKS {
+            let (bots, checked) = (self.bots.clone(), self.checked.clone());
+            // Strides through all players, a few a second.
+            let player = (sec * CHECKS + n).wrapping_mul(7919) % bots.players;
+            tokio::spawn(async move {
+                match super::readback::spot_check(&bots, player).await {
+                    Some(true) => checked.whole.fetch_add(1, Ordering::Relaxed),
+                    Some(false) => checked.broken.fetch_add(1, Ordering::Relaxed),
+                    None => 0,
+                };
+            });
+        }
+        let (whole, broken) =
+            (self.checked.whole.load(Ordering::Relaxed), self.checked.broken.load(Ordering::Relaxed));
+        let guarantee = if broken == 0 && errors == 0 {
+            format!("holds: {whole} ledgers whole, no error on a survivor")
+        } else {
+            format!("BROKEN: {broken} ledgers, {errors} errors on survivors")
+        };
         let h = self.heard.lock();
         let grains: Vec<String> = (0..h.ready.len())
             .map(|i| if h.ready[i] { h.activations[i].to_string() } else { "down".into() })
             .collect();
-        let waiting = self.bots.in_flight.load(std::sync::atomic::Ordering::Relaxed);
+        let waiting = self.bots.in_flight.load(Ordering::Relaxed);
         println!(
-            "{sec:>5} {:>9} {:>9} {:>8} {:>8} {waiting:>8}  {:<20} {:>8} {:>7} {:>8} {:>7}  {errors}",
+            "{sec:>5} {:>9} {:>9} {:>8} {:>8} {waiting:>8}  {:<20} {:>8} {:>7} {:>8} {:>7}  {guarantee}",
             t.calls,
             t.deeds,
             millis(p50),
@@ -119,7 +161,7 @@ impl Report {
         };
         let (p50_us, p99_us, survivors_us) = a.latencies();
         let mut remarks: Vec<String> = a.samples.clone();
-        let skipped = bots.skipped.load(std::sync::atomic::Ordering::Relaxed);
+        let skipped = bots.skipped.load(Ordering::Relaxed);
         for (n, what) in [
             (skipped, "calls were not issued: too many waiting"),
             (read.unread, "grains could not be read back"),
