@@ -1,4 +1,4 @@
-//! The holder's lease book against a metadata store in miniature: R1 in both schedules of finding F1, R30,
+//! The holder's lease book against a metadata store in miniature: R1 in both schedules that break it, R30,
 //! and any order of delivery.
 
 use millet_core::{GrainId, GrainType, Grant, NodeId, SessionId};
@@ -23,7 +23,7 @@ fn book() -> LeaseBook {
     book
 }
 
-/// F1 (i): the release of a grant is queued, a call comes before it has left, the store still says
+/// R1, first schedule: the release of a grant is queued, a call comes before it has left, the store still says
 /// "granted 1". The grant is dead all the same.
 #[test]
 fn r1_a_queued_release_kills_its_grant_before_it_is_sent() {
@@ -38,7 +38,7 @@ fn r1_a_queued_release_kills_its_grant_before_it_is_sent() {
     assert_eq!(meaning, Acquisition::Use(grant(9)));
 }
 
-/// F1 (ii): the acquire overtakes the release, whose answer comes first: the mark outlives that answer,
+/// R1, second schedule: the acquire overtakes the release, whose answer comes first: the mark outlives that answer,
 /// until every acquire sent before it is answered.
 #[test]
 fn r1_the_mark_is_kept_until_every_earlier_acquire_is_answered() {

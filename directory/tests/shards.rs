@@ -1,5 +1,5 @@
-//! The holder's shard book: hand-over by acks that name what they give up (R8), in the schedules of
-//! finding F7, and R1 for shards.
+//! The holder's shard book: hand-over by acks that name what they give up (R8), in the schedules that
+//! break a hand-over by anything less, and R1 for shards.
 
 use millet_core::{GrainType, Grant, SessionId, ShardId, model::ShardState};
 use millet_directory::{
@@ -83,7 +83,7 @@ fn r8_a_shard_that_does_not_end_in_time_is_refused_and_stays() {
     assert_eq!(book.stage(&key()), Some((Stage::Open, grant(1))));
 }
 
-/// F7 (ii): after the ack a view that says "assigned to you under 1" brings nothing back (R1).
+/// After the ack a view that says "assigned to you under 1" brings nothing back (R1).
 #[test]
 fn r1_a_given_up_shard_grant_is_dead_for_ever() {
     let mut book = holding();
@@ -96,7 +96,7 @@ fn r1_a_given_up_shard_grant_is_dead_for_ever() {
     assert_eq!(book.row(&key(), assigned(A, 5)).len(), 1);
 }
 
-/// F7 (i): the second hand-over acks the second grant; a repeat of the first ack names the first.
+/// The second hand-over acks the second grant; a repeat of the first ack names the first.
 #[test]
 fn r8_each_hand_over_acks_its_own_grant() {
     let mut book = holding();
@@ -110,7 +110,7 @@ fn r8_each_hand_over_acks_its_own_grant() {
     assert_eq!((first, second), (vec![(grant(1), true)], vec![(grant(3), true)]));
 }
 
-/// F7 (iii): the leader cancels a revoke while A closes; A's ack still gives the grant up, and A does not
+/// The leader cancels a revoke while A closes; A's ack still gives the grant up, and A does not
 /// hold it again.
 #[test]
 fn r8_a_cancelled_revoke_does_not_bring_a_closing_shard_back() {

@@ -1,4 +1,4 @@
-//! Memory of a lease row: at most 70 bytes (R31's rows, DESIGN 5), measured on this process.
+//! Memory of a lease row: at most 70 bytes (R31's rows; the target stands in docs/architecture.md), measured on this process.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use millet_core::{GrainType, NodeId, SessionId};

@@ -23,7 +23,7 @@ use millet_runtime::{
 };
 use millet_testkit::{MemoryStore, SeededEntropy, TokioSpawner};
 
-/// The target of DESIGN 6.
+/// The target in docs/architecture.md.
 const TARGET: u64 = 256;
 
 trait Value: Sized + Send + Sync + 'static {

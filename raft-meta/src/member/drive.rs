@@ -46,7 +46,7 @@ pub(super) struct Driver {
     pub(super) state: Group<StateGroup>,
     pub(super) machine: Arc<RwLock<Machine>>,
     pub(super) clock: Arc<dyn Clock>,
-    /// Between two Ticks (DESIGN 4).
+    /// Between two Ticks (docs/config.md, `cluster.tick_ms`).
     pub(super) tick: Duration,
     pub(super) init: Init,
     pub(super) keepalives: mpsc::Receiver<KeepaliveIn>,

@@ -56,8 +56,8 @@ pub struct MemberOptions {
     pub generation: u32,
 }
 
-/// Times that every member keeps alike. The defaults are DESIGN 4's; whoever sets others has checked that a
-/// failover fits into a session's validity (R4).
+/// Times that every member keeps alike. The defaults are those of docs/config.md; whoever sets others has
+/// checked that a failover fits into a session's validity (R4).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Timing {
     /// Between two Ticks.

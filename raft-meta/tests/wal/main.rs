@@ -297,7 +297,7 @@ fn replay_until_cut(seed: u64) -> SimDisk {
     disk
 }
 
-/// F19: of one unsynced batch the later records reached the disk and the first did not. Legal after a
+/// Of one unsynced batch the later records reached the disk and the first did not. Legal after a
 /// power cut, so the member must start.
 #[test]
 fn r20_a_hole_inside_the_last_batch_is_a_torn_tail() {

@@ -96,7 +96,7 @@ impl Config {
         Ok(())
     }
 
-    /// A metadata failover must fit into the validity of a session (ownership rules, section 4).
+    /// A metadata failover must fit into the validity of a session (docs/config.md, R4).
     fn check_timing(&self) -> Result<(), ConfigError> {
         let timing = self.timing();
         let session = SessionTiming {

@@ -1,5 +1,5 @@
 //! Shape and habits of single files: module docs, length, forbidden marks, and what must not be
-//! written down (package hosts, this machine's folders).
+//! written down (package hosts, this machine's folders, papers from elsewhere).
 
 use std::collections::BTreeSet;
 
@@ -40,6 +40,10 @@ const HOSTS: &[(&str, &str)] = &[
 /// Folders of one machine, likewise in two parts.
 const FOLDERS: &[(&str, &str)] =
     &[("/ho", "me/"), ("/ro", "ot/"), ("/Us", "ers/"), ("/wo", "rk/"), ("/tm", "p/")];
+
+/// Papers that are not in the repository, likewise in two parts: their readers have these folders only.
+const PAPERS: &[(&str, &str)] =
+    &[("DES", "IGN"), ("DEPEND", "ENCIES"), ("STY", "LE.md"), ("ownership-", "rules"), ("api-", "sketch")];
 
 /// Checks every file.
 pub fn check(tree: &Tree) -> Vec<Finding> {
@@ -138,6 +142,12 @@ fn places(path: &str, text: &str, found: &mut Vec<Finding>) {
                 ));
             }
         }
+        for (one, two) in PAPERS {
+            if line.contains(&format!("{one}{two}")) {
+                let says = "cites a paper that is not here; say it in docs/ and cite that";
+                found.push(Finding::line(path, number + 1, says));
+            }
+        }
         for (one, two) in FOLDERS {
             let folder = format!("{one}{two}");
             let absolute = line.match_indices(&folder).any(|(at, _)| {
@@ -219,6 +229,14 @@ mod tests {
         assert!(
             says("core/src/a.rs", &format!("//! Doc.\n{}", "\n".repeat(MAX_LINES)))[0].contains("500 lines")
         );
+    }
+
+    #[test]
+    fn a_paper_from_outside_is_found() {
+        for (one, two) in PAPERS {
+            assert_eq!(says("core/src/a.rs", &format!("//! As {one}{two} 8 says.\n")).len(), 1, "{one}{two}");
+        }
+        assert_eq!(says("core/src/a.rs", "//! The design is docs/architecture.md.\n"), [""; 0]);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Who may import whom: DESIGN's table of crates, over the normal and build dependencies that cargo
-//! reports. Dev-dependencies are free: tests may look from anywhere.
+//! Who may import whom: the table of crates in docs/architecture.md, over the normal and build
+//! dependencies that cargo reports. Dev-dependencies are free: tests may look from anywhere.
 
 use serde_json::Value;
 

@@ -1,5 +1,5 @@
-//! The transport between nodes (DESIGN 8): one gRPC stream per lane per peer, each frame carrying many
-//! envelopes.
+//! The transport between nodes (docs/architecture.md, listeners): one gRPC stream per lane per peer, each
+//! frame carrying many envelopes.
 //!
 //! - `lane`, `bound`, `hello`: the rules; pure.
 //! - `writer`: the owner of a lane's sending side.
