@@ -37,7 +37,8 @@ enum Command {
 }
 
 fn main() -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("MILLET_LOG").unwrap_or_else(|_| "info,openraft=error".into());
+    let filter = tracing_subscriber::EnvFilter::try_from_env("MILLET_LOG")
+        .unwrap_or_else(|_| "info,openraft=error".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match Args::parse().command {
