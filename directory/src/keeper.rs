@@ -173,6 +173,8 @@ struct Live {
     hedge_at: BootTime,
     until: BootTime,
     preferred: usize,
+    /// The last answer was `NotRenewed`, and the one before it too.
+    refused: (bool, bool),
     /// Revisions named in answers that the watch has not reached, and since when (R17).
     behind: VecDeque<(BootTime, Revision)>,
     /// A watch that stays behind is not told to start over again before this.
@@ -354,10 +356,9 @@ impl Keeper {
         if now >= live.next_at {
             live.number += 1;
             live.first_send(now);
-            effects.push(Effect::Send {
-                to: To::Member(live.preferred),
-                keepalive: live.keepalive(self.report),
-            });
+            // A leader that is cut off and does not know it yet refuses for ever.
+            let to = if live.refused == (true, true) { To::All } else { To::Member(live.preferred) };
+            effects.push(Effect::Send { to, keepalive: live.keepalive(self.report) });
         } else if live.heard < live.number && now >= live.hedge_at {
             live.hedge_at = now.after(HEDGE_EVERY);
             effects.push(Effect::Send { to: To::All, keepalive: live.keepalive(self.report) });
@@ -434,6 +435,7 @@ impl Live {
             hedge_at: BootTime::NEVER,
             until: BootTime(0),
             preferred: 0,
+            refused: (false, false),
             behind: VecDeque::new(),
             restart_at: BootTime(0),
             rate: None,
@@ -464,6 +466,7 @@ impl Live {
     fn hear(&mut self, now: BootTime, from: usize, mine: Revision, answer: &KeepaliveAnswer) {
         self.heard = self.heard.max(answer.number);
         self.preferred = from;
+        self.refused = (answer.verdict == Verdict::NotRenewed, self.refused.0);
         let known = self.behind.back().map_or(mine, |(_, r)| *r);
         if answer.revision > known.max(mine) {
             let full = self.behind.len() == REMEMBERED;

@@ -214,6 +214,24 @@ fn r22_not_renewed_is_followed_at_once_by_a_keepalive_that_heard_it() {
     assert_eq!(keeper.next_wake(), ms(1720));
 }
 
+/// R5, R22: a leader that is cut off from the others, and does not know it yet, knows nothing of a session
+/// opened since and refuses it at once, every time. The others are asked too, so that it is renewed.
+#[test]
+fn r5_a_member_that_only_refuses_does_not_keep_the_others_from_being_asked() {
+    let mut keeper = opened_at(ms(0));
+    let mut now = ms(0);
+    for number in 1..=2 {
+        keeper.answered(now, 0, &answer(number, Verdict::NotRenewed));
+        now = keeper.next_wake();
+        let sent = sends(&keeper.step(now));
+        let to = if number == 1 { To::Member(0) } else { To::All };
+        assert_eq!(sent.iter().map(|(to, k)| (*to, k.number)).collect::<Vec<_>>(), [(to, number + 1)]);
+    }
+    keeper.answered(now, 0, &answer(3, Verdict::NotRenewed));
+    let effects = keeper.answered(now, 2, &answer(3, Verdict::Renewed));
+    assert!(effects.contains(&Effect::Ready { session: S }), "{effects:?}");
+}
+
 /// A node whose watch stays behind what its answers name for a whole TTL gives its session up, fenced,
 /// and asks for a new one only when the old one has surely expired (R18).
 #[test]
