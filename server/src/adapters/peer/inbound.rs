@@ -31,7 +31,8 @@ use super::{
 /// Calls a peer may have in flight on one lane. With [`limits::MESSAGE_BYTES`] not the bound on memory:
 /// that is [`BYTES`].
 const CREDIT: u32 = 16_384;
-/// Argument bytes in flight on one lane; above this the lane is not read, and HTTP/2 holds the peer back.
+/// Bytes on one lane, of arguments in flight and of answers not yet written; above this the lane is not
+/// read, and HTTP/2 holds the peer back: one that reads no answers sends no more calls.
 const BYTES: usize = 64 * 1024 * 1024;
 /// The first frame must come within this, or the stream is closed (a silent connection holds memory).
 const HELLO: Duration = Duration::from_secs(5);
@@ -223,15 +224,16 @@ impl Reader {
 
     async fn calls(&self, mut incoming: Streaming<PeerFrame>) -> String {
         let mut running: FuturesUnordered<Running> = FuturesUnordered::new();
-        let mut bytes = 0;
+        // Bytes of arguments in flight, and of answers that waited when last looked at.
+        let (mut bytes, mut waiting) = (0, 0);
         let mut ticks = tokio::time::interval(TICK);
         loop {
             tokio::select! {
                 Some((id, held, outcome)) = running.next(), if !running.is_empty() => {
                     bytes -= held;
-                    self.answer(id, outcome);
+                    waiting = self.answer(id, outcome);
                 }
-                frame = incoming.message(), if bytes < BYTES => match frame {
+                frame = incoming.message(), if bytes + waiting < BYTES => match frame {
                     Ok(Some(frame)) => {
                         if self.transport.identity().is_none_or(|i| i.has_ended(self.session)) {
                             self.transport.counters.frames_from_ended.fetch_add(1, Ordering::Relaxed);
@@ -249,7 +251,7 @@ impl Reader {
                     Ok(None) => return "closed by the peer".into(),
                     Err(status) => return format!("lost: {}", status.message()),
                 },
-                _ = ticks.tick() => self.lane.with(|_| ()),
+                _ = ticks.tick() => waiting = self.lane.with(|state| state.reply_bytes()),
             }
         }
     }
@@ -283,7 +285,8 @@ impl Reader {
         }
     }
 
-    fn answer(&self, id: u64, outcome: Outcome) {
+    /// Queues an answer; returns how many bytes of them wait now.
+    fn answer(&self, id: u64, outcome: Outcome) -> usize {
         let size = match &outcome {
             Ok(b) | Err(CallError::App(AppError::Encoded(b))) => b.len(),
             Err(CallError::App(AppError::Refusal(r))) => r.details.len() + r.message.len(),
@@ -297,6 +300,10 @@ impl Reader {
         } else {
             outcome
         };
-        self.lane.with(|state| state.reply(reply_to_wire(id, outcome)));
+        let reply = reply_to_wire(id, outcome);
+        self.lane.with(|state| {
+            state.reply(reply);
+            state.reply_bytes()
+        })
     }
 }

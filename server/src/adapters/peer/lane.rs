@@ -38,6 +38,7 @@ pub struct LaneState<T> {
     pending: HashMap<u64, (BootTime, T)>,
     deadlines: BTreeSet<(BootTime, u64)>,
     replies: VecDeque<(wire::CallReply, usize)>,
+    reply_bytes: usize,
     owed: u32,
     pings: VecDeque<u64>,
     pongs: VecDeque<u64>,
@@ -57,6 +58,7 @@ impl<T> LaneState<T> {
             pending: HashMap::new(),
             deadlines: BTreeSet::new(),
             replies: VecDeque::new(),
+            reply_bytes: 0,
             owed: 0,
             pings: VecDeque::new(),
             pongs: VecDeque::new(),
@@ -116,7 +118,7 @@ impl<T> LaneState<T> {
         let written_to = self.written_to;
         self.calls.clear();
         self.replies.clear();
-        self.queued_bytes = 0;
+        (self.queued_bytes, self.reply_bytes) = (0, 0);
         self.deadlines.clear();
         let mut out: Vec<_> = self.pending.drain().collect();
         out.sort_unstable_by_key(|(id, _)| *id);
@@ -139,6 +141,7 @@ impl<T> LaneState<T> {
         if !self.closed {
             let bytes = reply.encoded_len();
             self.replies.push_back((reply, bytes));
+            self.reply_bytes += bytes;
             self.owed += 1;
         }
     }
@@ -160,6 +163,11 @@ impl<T> LaneState<T> {
     /// Bytes of calls that wait to be written.
     pub fn queued_bytes(&self) -> usize {
         self.queued_bytes
+    }
+
+    /// Bytes of answers that wait to be written.
+    pub fn reply_bytes(&self) -> usize {
+        self.reply_bytes
     }
 
     /// Whether there is something to write, if the session allows it.
@@ -201,6 +209,7 @@ impl<T> LaneState<T> {
     fn pack_replies(&mut self, frame: &mut wire::PeerFrame, bytes: &mut usize) {
         while frame.replies.len() < FRAME_MESSAGES && *bytes < FRAME_BYTES {
             let Some((reply, len)) = self.replies.pop_front() else { break };
+            self.reply_bytes -= len;
             *bytes += len;
             frame.replies.push(reply);
         }
@@ -295,6 +304,20 @@ mod tests {
             assert_eq!(l.abandon(id), Some("w"));
         }
         assert_eq!((l.calls.len(), l.queued_bytes(), l.deadlines.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn g6_answers_that_wait_are_counted_until_they_are_written() {
+        let mut l = lane(9);
+        for id in 0..3 {
+            l.reply(wire::CallReply { id, ..Default::default() });
+        }
+        let waiting = l.reply_bytes();
+        assert!(waiting >= 2, "two ids of one byte and their tags");
+        assert_eq!(l.pack(0, false), None, "frozen: they wait");
+        assert_eq!(l.reply_bytes(), waiting);
+        assert_eq!(l.pack(0, true).expect("three answers").replies.len(), 3);
+        assert_eq!(l.reply_bytes(), 0);
     }
 
     #[test]
