@@ -12,6 +12,7 @@ pub mod error;
 pub mod hash;
 pub mod id;
 pub mod limits;
+pub mod memory_store;
 pub mod model;
 pub mod service;
 pub mod session;
@@ -24,6 +25,7 @@ pub use envelope::{Chain, Envelope, Frame, RequestId, Sender};
 pub use epoch::{Epoch, Grant};
 pub use error::{AppError, CallError, ErrorKind, Outcome, PlatformError, Ran, Refusal};
 pub use id::{GrainId, GrainType, Key, KeyKind, MethodId, NodeId, Revision, SessionId, ShardId};
+pub use memory_store::MemoryStore;
 pub use service::{Method, MethodInfo, Service, ServiceInfo};
 pub use session::SessionLease;
 

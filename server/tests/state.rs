@@ -7,10 +7,9 @@ use std::sync::Arc;
 use cluster::{BoardService, Cluster, CounterService, LIMIT, builder, settings};
 use millet::{
     Ran,
-    adapters::memory::MemoryStore,
     config::Config,
     core::{
-        Epoch, GrainId, GrainType, Grant, hash,
+        Epoch, GrainId, GrainType, Grant, MemoryStore, hash,
         store::{StateStore, StoreError, Token, Version, Write},
     },
     grain,

@@ -5,7 +5,6 @@
 
 mod clock;
 mod entropy;
-pub mod memory_store;
 pub mod sim_disk;
 mod skip;
 mod spawn;
@@ -15,7 +14,7 @@ mod wait;
 
 pub use clock::TestClock;
 pub use entropy::SeededEntropy;
-pub use memory_store::MemoryStore;
+pub use millet_core::MemoryStore;
 pub use sim_disk::{Cut, SimDisk};
 pub use skip::skip;
 pub use spawn::StdThreads;

@@ -7,7 +7,6 @@ pub mod json;
 pub mod keeper;
 pub mod listen;
 pub mod local_meta;
-pub mod memory;
 pub mod meta;
 pub mod peer;
 pub mod shard_stores;

@@ -3,7 +3,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use millet_core::{NodeId, store::StateStore, world::Spawner};
+use millet_core::{MemoryStore, NodeId, store::StateStore, world::Spawner};
 use millet_directory::{KeeperLink, Meta};
 use millet_raft_meta::{
     EngineKind, Member, MemberError, MemberOptions,
@@ -16,7 +16,6 @@ use super::StartError;
 use crate::{
     adapters::{
         local_meta::LocalMeta,
-        memory::MemoryStore,
         meta::{Clients, ClusterKeeper, ClusterMeta, ClusterStore},
     },
     config::{Config, Role},

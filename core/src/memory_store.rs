@@ -1,14 +1,16 @@
-//! A state store in memory, for nodes that keep nothing: tests, samples, caches. The rules of
-//! `StateStore` in the smallest form they can be written; the conformance suite holds it to them.
+//! A state store in memory: for tests, and for nodes that keep nothing. The reference for the rules
+//! of `StateStore`, in the smallest form they can be written.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
-use bytes::Bytes;
-use millet_core::{
+use crate::{
     BoxFuture, Epoch, GrainId, GrainType, Grant, SessionId, ShardId, limits,
     store::{StateStore, StoreError, Stored, Token, Version, Write},
 };
-use parking_lot::Mutex;
+use bytes::Bytes;
 
 /// All rows in one map behind one lock.
 #[derive(Default)]
@@ -34,6 +36,11 @@ struct Row {
 }
 
 impl MemoryStore {
+    /// A panic elsewhere leaves the tables whole: every operation changes one row, at its end.
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// An empty store.
     pub fn new() -> Self {
         Self::default()
@@ -42,7 +49,7 @@ impl MemoryStore {
     /// Refuses sessions below `oldest` from now on and drops the floors that guard no value against
     /// them. Never goes back.
     pub fn oldest_living(&self, oldest: SessionId) {
-        let t = &mut *self.0.lock();
+        let t = &mut *self.tables();
         t.oldest = t.oldest.max(oldest);
         let oldest = t.oldest;
         t.rows.retain(|_, row| row.value.is_some() || row.session >= oldest);
@@ -50,7 +57,7 @@ impl MemoryStore {
 
     /// Rows kept, floors without value included.
     pub fn row_count(&self) -> usize {
-        self.0.lock().rows.len()
+        self.tables().rows.len()
     }
 }
 
@@ -130,7 +137,7 @@ impl StateStore for MemoryStore {
         slot: &'a str,
         token: Token,
     ) -> BoxFuture<'a, Result<Stored, StoreError>> {
-        Box::pin(async move { self.0.lock().open(grain, slot, token) })
+        Box::pin(async move { self.tables().open(grain, slot, token) })
     }
 
     fn open_shard<'a>(
@@ -141,7 +148,7 @@ impl StateStore for MemoryStore {
         session: SessionId,
     ) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
-            let t = &mut *self.0.lock();
+            let t = &mut *self.tables();
             let token = Token { epoch: Epoch { grant, activation: 0 }, session };
             t.admit(ty, Some(shard), token)?;
             t.raise_generation(ty, token);
@@ -158,7 +165,7 @@ impl StateStore for MemoryStore {
         token: Token,
     ) -> BoxFuture<'a, Result<Stored, StoreError>> {
         Box::pin(async move {
-            let t = self.0.lock();
+            let t = self.tables();
             t.admit(&grain.ty, Some(shard), token)?;
             let Some(row) = t.rows.get(&(grain.clone(), slot.to_owned())) else {
                 return Ok(Stored::default());
@@ -171,10 +178,10 @@ impl StateStore for MemoryStore {
     }
 
     fn save<'a>(&'a self, write: Write<'a>, value: Bytes) -> BoxFuture<'a, Result<Version, StoreError>> {
-        Box::pin(async move { self.0.lock().write(write, Some(value)) })
+        Box::pin(async move { self.tables().write(write, Some(value)) })
     }
 
     fn clear<'a>(&'a self, write: Write<'a>) -> BoxFuture<'a, Result<Version, StoreError>> {
-        Box::pin(async move { self.0.lock().write(write, None) })
+        Box::pin(async move { self.tables().write(write, None) })
     }
 }
