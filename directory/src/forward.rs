@@ -88,6 +88,9 @@ impl<'d> Trip<'d> {
             if self.remaining().is_zero() {
                 return fail(self.too_late());
             }
+            if self.sender_has_ended() {
+                return fail(ErrorKind::Unavailable { what: "the session that sends has ended".into() });
+            }
             let next = match self.directory.locate(&self.envelope.target, self.avoid) {
                 Target::Refuse(kind) => return fail(kind),
                 Target::Wait(why) => Next::Park(why),
@@ -295,6 +298,13 @@ impl<'d> Trip<'d> {
             Ownership::Sharded { .. } => true,
             Ownership::Leased => false,
         })
+    }
+
+    /// A call that is still here is an output of its sender: with the sender's session, one of this node's,
+    /// it ends, however long it has waited (R12, G1c).
+    fn sender_has_ended(&self) -> bool {
+        let mine = || self.directory.session().map(|s| s.id());
+        self.envelope.sender.is_some_and(|sender| mine() != Some(sender.session))
     }
 
     fn has_ended(&self, session: SessionId) -> bool {

@@ -8,6 +8,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use millet_core::{Clock, ErrorKind, GrainId, Outcome, SessionId};
 use millet_directory::{Meta, Owners};
+use millet_raft_meta::machine::{Command, Op};
 use millet_testkit::until_async;
 use world::{Behaviour, TTL, World, gm, hashed, pass, player, rank};
 
@@ -189,6 +190,34 @@ async fn r12_a_partitioned_node_stops_before_its_grains_run_elsewhere() {
     for n in 0..5 {
         assert_ne!(World::by(&world.call(1, &player(n)).await), 1);
     }
+}
+
+/// R12: a call that waits for its callee is an output of its sender still. It ends with the sender's session
+/// and is not delivered when the callee is there again, under whatever session this node has by then.
+#[tokio::test(start_paused = true)]
+async fn r12_a_waiting_call_ends_with_the_session_of_its_sender() {
+    let world = World::new(2).await;
+    assert_eq!(World::by(&world.call(2, &player(1)).await), 2);
+    world.call(1, &player(1)).await.expect("node 1 knows the route");
+    let grain = player(1);
+    let mine = world.node(1).session();
+    world.node(2).crash();
+    let start = world.clock.boottime();
+    let (outcome, ()) =
+        futures::join!(world.call_as(1, &grain, Duration::from_secs(30), Some(mine)), async {
+            pass(Duration::from_millis(500)).await;
+            world.store.apply(Command::Batch(vec![Op::Close { session: mine }]));
+        });
+    assert!(matches!(kind(outcome), ErrorKind::Unavailable { .. }));
+    assert!(world.clock.boottime().since(start) < TTL, "it does not wait for the other node's end");
+    until_async(
+        "node 1 has its next session",
+        async || world.node(1).directory.session().is_some_and(|s| s.id() != mine),
+        SOON,
+    )
+    .await;
+    let late = world.call_as(1, &player(2), SOON, Some(mine)).await;
+    assert!(matches!(kind(late), ErrorKind::Unavailable { .. }), "its turn would run for a dead sender");
 }
 
 /// Requests arrive, answers do not: the node must freeze, and the store must end its session (R22).

@@ -9,7 +9,8 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use millet_core::{
-    BootTime, Chain, Clock, Envelope, GrainId, GrainType, Key, KeyKind, MethodId, Outcome, RequestId,
+    BootTime, Chain, Clock, Envelope, GrainId, GrainType, Key, KeyKind, MethodId, Outcome, RequestId, Sender,
+    SessionId,
     model::{Ownership, TypeDecl},
 };
 use millet_directory::{Owners, Placement, TypeConfig};
@@ -133,6 +134,17 @@ impl World {
     }
 
     pub async fn call_within(&self, from: u64, grain: &GrainId, limit: Duration) -> Outcome {
+        self.call_as(from, grain, limit, None).await
+    }
+
+    /// A call that an activation under this session makes.
+    pub async fn call_as(
+        &self,
+        from: u64,
+        grain: &GrainId,
+        limit: Duration,
+        sender: Option<SessionId>,
+    ) -> Outcome {
         let request = self.requests.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let envelope = Envelope {
             target: grain.clone(),
@@ -141,7 +153,7 @@ impl World {
             request: RequestId(u128::from(request)),
             deadline: self.clock.boottime().after(limit),
             chain: Chain::default(),
-            sender: None,
+            sender: sender.map(|session| Sender { session, epoch: None }),
             grant: None,
             one_way: false,
             context: Arc::default(),
