@@ -11,7 +11,10 @@ use millet_core::{
     model::{Keepalive, KeepaliveAnswer, OpenedSession, Verdict, WorkerLease},
 };
 
-use crate::keeper_table::{Happening, Phase};
+use crate::{
+    keeper_table::{Happening, Phase},
+    rate::Rate,
+};
 
 /// A keepalive unanswered for this long is sent again, to every member (R5).
 pub const HEDGE_AFTER: Duration = Duration::from_millis(250);
@@ -28,10 +31,6 @@ const REMEMBERED: usize = 16;
 /// A watch that stays behind starts over this often, less one, in the TTL after which the session is given
 /// up: often enough to find one good member among three.
 const WATCH_TRIES: u32 = 4;
-/// The rate of cluster time is judged over this long, so that answer delays stay far below 2 %.
-const RATE_WINDOW: Duration = Duration::from_secs(60);
-/// No answer for this long (an election, a pause): cluster time stood still, judge anew.
-const RATE_GAP: Duration = Duration::from_secs(1);
 
 /// How often, and for how long.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -179,14 +178,7 @@ struct Live {
     behind: VecDeque<(BootTime, Revision)>,
     /// A watch that stays behind is not told to start over again before this.
     restart_at: BootTime,
-    rate: Option<RateBase>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-struct RateBase {
-    own: BootTime,
-    cluster_ms: u64,
-    last: BootTime,
+    rate: Rate,
 }
 
 impl Keeper {
@@ -367,7 +359,7 @@ impl Keeper {
 
     fn renewed(&mut self, now: BootTime, answer: &KeepaliveAnswer, effects: &mut Vec<Effect>) {
         let Some(live) = &mut self.live else { return };
-        effects.extend(live.judge_rate(now, answer.cluster_ms).map(Effect::Alarm));
+        effects.extend(live.rate.judge(now, answer.cluster_ms).map(Effect::Alarm));
         let Some(sent) = live.sent.iter().find(|(n, _)| *n == answer.number).map(|(_, at)| *at) else {
             return;
         };
@@ -438,7 +430,7 @@ impl Live {
             refused: (false, false),
             behind: VecDeque::new(),
             restart_at: BootTime(0),
-            rate: None,
+            rate: Rate::default(),
         }
     }
 
@@ -488,29 +480,5 @@ impl Live {
     fn restart_watch_at(&self) -> BootTime {
         let behind = self.behind.front().map(|(since, _)| since.after(self.ttl / WATCH_TRIES));
         behind.map_or(BootTime::NEVER, |at| at.max(self.restart_at))
-    }
-
-    /// Compares the advance of cluster time with the own clock (R9); speaks above 2 %.
-    fn judge_rate(&mut self, now: BootTime, cluster_ms: u64) -> Option<String> {
-        if cluster_ms == 0 {
-            return None; // a store that has no clock yet
-        }
-        let base = match self.rate {
-            Some(base) if now.since(base.last) <= RATE_GAP && cluster_ms >= base.cluster_ms => base,
-            Some(_) | None => {
-                self.rate = Some(RateBase { own: now, cluster_ms, last: now });
-                return None;
-            }
-        };
-        self.rate = Some(RateBase { last: now, ..base });
-        let own = now.since(base.own);
-        if own < RATE_WINDOW {
-            return None;
-        }
-        self.rate = Some(RateBase { own: now, cluster_ms, last: now });
-        let cluster = Duration::from_millis(cluster_ms - base.cluster_ms);
-        (own.abs_diff(cluster) > own / 50).then(|| {
-            format!("clocks run apart: cluster time advanced {cluster:?} while this machine's clock advanced {own:?}; check time synchronisation (R9: above 10 % ownership is unsafe)")
-        })
     }
 }

@@ -19,6 +19,7 @@ pub mod meta;
 pub mod owners;
 pub mod peer;
 pub mod placement;
+mod rate;
 pub mod shards;
 pub mod snowflake;
 pub mod timing;
