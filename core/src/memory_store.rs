@@ -28,7 +28,6 @@ struct Tables {
 #[derive(Default)]
 struct Row {
     floor: Epoch,
-    session: SessionId,
     version: Version,
     /// Token of the write that made `version`.
     writer: Epoch,
@@ -46,13 +45,13 @@ impl MemoryStore {
         Self::default()
     }
 
-    /// Refuses sessions below `oldest` from now on and drops the floors that guard no value against
-    /// them. Never goes back.
+    /// Refuses sessions below `oldest` from now on and drops the floors without a value that were granted
+    /// before it: every token of a living session is above them. Never goes back.
     pub fn oldest_living(&self, oldest: SessionId) {
         let t = &mut *self.tables();
         t.oldest = t.oldest.max(oldest);
         let oldest = t.oldest;
-        t.rows.retain(|_, row| row.value.is_some() || row.session >= oldest);
+        t.rows.retain(|_, row| row.value.is_some() || row.floor.grant.index >= oldest.0);
     }
 
     /// Rows kept, floors without value included.
@@ -125,7 +124,7 @@ impl Row {
         if token.epoch < self.floor {
             return Err(StoreError::Fenced { given: token.epoch, floor: self.floor });
         }
-        (self.floor, self.session) = (token.epoch, token.session);
+        self.floor = token.epoch;
         Ok(())
     }
 }

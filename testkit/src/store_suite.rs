@@ -377,4 +377,16 @@ mod tests {
         let late = s.save(write(&grain(1), token(5, 1), 0), bytes("late")).await;
         assert_eq!(late, Err(StoreError::SessionEnded(SessionId(5))));
     }
+
+    /// A grain went from a younger session to an older one that has ended: the younger lives.
+    #[tokio::test]
+    async fn r2_a_floor_outlives_its_session_while_a_lower_token_may_live() {
+        let (s, of) = (MemoryStore::new(), |session, t| Token { session: SessionId(session), ..t });
+        let (low, high) = (of(9, token(12, 1)), of(7, token(20, 1)));
+        s.open(&grain(1), "profile", low).await.expect("free");
+        s.open(&grain(1), "profile", high).await.expect("higher");
+        s.oldest_living(SessionId(9));
+        let late = s.save(write(&grain(1), low, 0), bytes("late")).await;
+        assert!(matches!(late, Err(StoreError::Fenced { .. })), "{late:?}");
+    }
 }

@@ -231,8 +231,13 @@ impl<'a> Rows<'a> {
     }
 
     /// Refuses sessions below `oldest` from now on, and sweeps the next few heads: those without a value
-    /// whose session has ended guard against nobody. Where it stopped is part of the state, so that all
-    /// replicas sweep the same; so the engine must hold all earlier changes.
+    /// that guard against nobody any more. That the session which raised a floor has ended is not enough:
+    /// a grain may have gone from a younger session to an older one, and the younger may live. But a grant
+    /// of a living session is younger than that session, so a floor granted before the oldest living one
+    /// is below every token that is still admitted.
+    ///
+    /// Where it stopped is part of the state, so that all replicas sweep the same; so the engine must hold
+    /// all earlier changes.
     pub fn raise_oldest(&mut self, oldest: SessionId) -> io::Result<()> {
         debug_assert!(self.changes.is_empty(), "the sweep reads the engine alone");
         let oldest = oldest.max(self.oldest()?);
@@ -248,7 +253,7 @@ impl<'a> Rows<'a> {
         self.put(Bytes::from_static(SWEEP), next);
         for (key, value) in page.into_iter().take_while(|(key, _)| key[..] < *HEADS.1) {
             let head = Head::decode(&value)?;
-            if !head.has_value && head.session < oldest {
+            if !head.has_value && head.floor.grant.index < oldest.0 {
                 self.changes.insert(key, None);
             }
         }
