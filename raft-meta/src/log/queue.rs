@@ -4,13 +4,11 @@ use std::{
     collections::{BTreeMap, VecDeque},
     io,
     path::{Path, PathBuf},
-    sync::Arc,
     thread::{self, ThreadId},
     time::Duration,
 };
 
 use bytes::Bytes;
-use millet_core::world::DiskFile;
 use parking_lot::{Condvar, Mutex};
 
 use super::{
@@ -182,12 +180,6 @@ impl Shared {
     /// The failure as every later operation reports it.
     pub fn check(&self) -> io::Result<()> {
         self.with(|m| m.error()).map_or(Ok(()), Err)
-    }
-
-    pub fn segment(&self, sequence: u64) -> io::Result<(Arc<dyn DiskFile>, PathBuf, u64)> {
-        let gone = || io::Error::new(io::ErrorKind::NotFound, "the entry was purged while it was read");
-        self.with(|m| m.segments.get(&sequence).map(|s| (s.file.clone(), s.path.clone(), s.incarnation)))
-            .ok_or_else(gone)
     }
 
     pub fn close(&self, limit: Duration) {

@@ -5,6 +5,7 @@
 //! After a failed write or sync nothing is written any more and every operation fails.
 
 use std::{
+    collections::BTreeMap,
     io,
     ops::Range,
     path::{Path, PathBuf},
@@ -13,14 +14,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use millet_core::world::{Disk, Threads};
+use millet_core::world::{Disk, DiskFile, Threads};
 
 use super::{
     Done, GroupId, LogEntry, LogError, LogState, LogStore, TornTail,
     index::{Found, Place},
     queue::{Op, Shared},
     record, recover,
-    segment::Maker,
+    segment::{Maker, Segment},
     writer::Writer,
 };
 
@@ -120,24 +121,41 @@ impl Wal {
         self.shared.with(|m| m.segments.len())
     }
 
-    fn fetch(&self, found: Found) -> io::Result<LogEntry> {
-        match found {
-            Found::Here(entry) => Ok(entry),
-            Found::OnDisk(index, place) => self.read_place(index, place),
+    fn fetch(&self, located: Located) -> io::Result<LogEntry> {
+        match located {
+            Located::Here(entry) => Ok(entry),
+            Located::In { file, path, incarnation, index, place } => {
+                let payload = read_record(&*file, &path, incarnation, index, place)
+                    .inspect_err(|e| self.shared.fail(&path, e))?;
+                Ok(LogEntry { index, payload })
+            }
         }
     }
+}
 
-    fn read_place(&self, index: u64, place: Place) -> io::Result<LogEntry> {
-        let (file, path, incarnation) = self.shared.segment(place.segment)?;
-        let payload = read_record(&*file, &path, incarnation, index, place)
-            .inspect_err(|e| self.shared.fail(&path, e))?;
-        Ok(LogEntry { index, payload })
+/// An entry, or the open file it is in: the writer may remove the segment's name before it is read.
+enum Located {
+    Here(LogEntry),
+    In { file: Arc<dyn DiskFile>, path: PathBuf, incarnation: u64, index: u64, place: Place },
+}
+
+impl Located {
+    /// Under the lock under which the entry was found.
+    fn of(found: Found, segments: &BTreeMap<u64, Segment>) -> Self {
+        match found {
+            Found::Here(entry) => Self::Here(entry),
+            Found::OnDisk(index, place) => {
+                let s = segments.get(&place.segment).expect("a segment stays while the index names it");
+                let (file, path, incarnation) = (s.file.clone(), s.path.clone(), s.incarnation);
+                Self::In { file, path, incarnation, index, place }
+            }
+        }
     }
 }
 
 /// Reads and checks one entry's record.
 pub(super) fn read_record(
-    file: &dyn millet_core::world::DiskFile,
+    file: &dyn DiskFile,
     path: &Path,
     incarnation: u64,
     index: u64,
@@ -156,12 +174,13 @@ pub(super) fn read_record(
 
 impl LogStore for Wal {
     fn state(&self, group: GroupId) -> LogState {
-        let Some((mut state, last)) = self.shared.with(|m| m.index.groups.get(&group).map(|g| g.state()))
-        else {
-            return LogState::default();
-        };
+        let found = self.shared.with(|m| {
+            let (state, last) = m.index.groups.get(&group)?.state();
+            Some((state, last.map(|found| Located::of(found, &m.segments))))
+        });
+        let Some((mut state, last)) = found else { return LogState::default() };
         // A failed read stops the log: whoever acts on a state without its last entry gets no further.
-        state.last = last.and_then(|found| self.fetch(found).ok());
+        state.last = last.and_then(|located| self.fetch(located).ok());
         state
     }
 
@@ -201,8 +220,10 @@ impl LogStore for Wal {
 
     fn read(&self, group: GroupId, range: Range<u64>) -> io::Result<Vec<LogEntry>> {
         self.shared.check()?;
-        let found = self.shared.with(|m| m.index.find(group, range));
-        found.into_iter().map(|f| self.fetch(f)).collect()
+        let located: Vec<_> = self.shared.with(|m| {
+            m.index.find(group, range).into_iter().map(|found| Located::of(found, &m.segments)).collect()
+        });
+        located.into_iter().map(|l| self.fetch(l)).collect()
     }
 }
 

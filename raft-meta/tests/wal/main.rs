@@ -11,6 +11,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
+        atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, sync_channel},
     },
 };
@@ -177,6 +178,31 @@ fn a_quiet_group_does_not_keep_the_segments_of_a_busy_one() {
         wal.state(STATE).last.map(|e| e.payload),
         Some(Bytes::from_static(b"entry 5 of group 1 with some padding to fill segments"))
     );
+}
+
+/// A lagging follower is sent old entries while the writer moves them out of their segment and removes it:
+/// each read finds them all, and none takes the move for damage.
+#[test]
+fn entries_are_read_whole_while_their_segment_is_moved_away() {
+    let disk = SimDisk::new();
+    let wal = Arc::new(open_in(Arc::new(disk.clone()), dir(), WalOptions { cache_bytes: 0, ..small() }));
+    append(&wal, META, 1..=10).unwrap();
+    let before = segments(&disk)[0].clone();
+    let stop = Arc::new(AtomicBool::new(false));
+    let (log, over) = (Arc::clone(&wal), Arc::clone(&stop));
+    let reader = std::thread::spawn(move || {
+        while !over.load(Ordering::Relaxed) {
+            assert_eq!(indexes(&log, META), (1..=10).collect::<Vec<_>>());
+            assert_eq!(log.state(META).last.map(|e| e.index), Some(10));
+        }
+    });
+    for n in 0..150 {
+        append(&wal, STATE, n * 20 + 1..=n * 20 + 20).unwrap();
+        wait(|d| wal.purge(STATE, n * 20 + 10, Bytes::new(), d)).unwrap();
+    }
+    stop.store(true, Ordering::Relaxed);
+    reader.join().expect("every read found every entry");
+    assert!(!segments(&disk).contains(&before), "the segment was moved away meanwhile");
 }
 
 #[test]
