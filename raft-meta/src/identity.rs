@@ -131,6 +131,17 @@ impl DataDir {
         let identity = match disk.read(&file) {
             Ok(bytes) => parse(&file, &bytes)?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                // Another cluster would go on with what is left of this one, votes included.
+                for rest in ["log", "snapshots"] {
+                    let names = match disk.list(&dir.join(rest)) {
+                        Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                        names => names.map_err(at(&dir.join(rest)))?,
+                    };
+                    if names.iter().any(|name| name != "lock") {
+                        let why = format!("it is missing, but {rest}/ beside it holds a member's data");
+                        return Err(IdentityError::Damaged { file, why });
+                    }
+                }
                 // 0 means "no node" on the wire.
                 let fresh = Identity {
                     node: NodeId(entropy.next_u64().max(1)),
@@ -321,6 +332,19 @@ mod tests {
         drop(open(&disk, None, 1).expect("fresh"));
         disk.flip_bit(Path::new("/data/identity"), 40, 2);
         assert!(matches!(open(&disk, None, 1), Err(IdentityError::Damaged { .. })));
+    }
+
+    /// A directory that was copied or cleared by half: its log belongs to some cluster, nobody knows which.
+    #[test]
+    fn a_log_without_an_identity_is_not_a_fresh_directory() {
+        let disk = SimDisk::new();
+        drop(open(&disk, None, 1).expect("fresh"));
+        disk.create_dir(Path::new("/data/log")).expect("made");
+        drop(disk.create(Path::new("/data/log/wal-0000000000000001.log"), 64).expect("created"));
+        drop(open(&disk, None, 1).expect("with its identity"));
+        disk.remove(Path::new("/data/identity")).expect("removed");
+        let text = open(&disk, None, 1).err().expect("refused").to_string();
+        assert!(text.contains("/data/identity") && text.contains("log/"), "{text}");
     }
 
     #[test]
