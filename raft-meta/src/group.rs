@@ -48,6 +48,7 @@ pub trait GroupMachine: Send + 'static {
 pub trait SnapshotSource: Send + 'static {
     /// As of which entry.
     fn applied(&self) -> Applied;
-    /// Writes the content; `restore` reads the same bytes back.
+    /// Writes the content; `restore` reads the same bytes back. [`io::ErrorKind::ResourceBusy`]: the machine
+    /// has changed too much meanwhile, another picture has to be taken; nothing is wrong with the disk.
     fn write_to(&mut self, to: &mut dyn io::Write) -> io::Result<()>;
 }

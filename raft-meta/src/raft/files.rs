@@ -50,6 +50,8 @@ pub(crate) struct SnapshotFile {
 }
 
 struct Open {
+    /// Set while the file has its first name: removed with the last handle, unless it was made current.
+    unkept: Option<Arc<dyn Disk>>,
     home: Arc<()>,
     file: Box<dyn DiskFile>,
     path: PathBuf,
@@ -129,11 +131,7 @@ impl SnapshotFiles {
         if let Some(have) =
             current.as_ref().filter(|have| have.inner.applied.index >= file.inner.applied.index)
         {
-            let have = have.clone();
-            if have.inner.path != file.inner.path {
-                self.disk.remove(&file.inner.path)?;
-            }
-            return Ok(have);
+            return Ok(have.clone()); // the other file goes with its last handle
         }
         let path = self.dir.join(format!("snapshot-{}-{:020}", self.group.0, file.inner.applied.index));
         self.disk.rename(&file.inner.path, &path)?;
@@ -185,8 +183,27 @@ fn damaged(path: &Path, why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
+impl Drop for Open {
+    fn drop(&mut self) {
+        let removed = self.unkept.take().map_or(Ok(()), |disk| disk.remove(&self.path));
+        if let Err(e) = removed.or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) })
+        {
+            tracing::warn!(path = %self.path.display(), error = %e, "a snapshot that was not wanted stays until the next start");
+        }
+    }
+}
+
 /// Opens a snapshot file and checks all of it.
 fn open(disk: &dyn Disk, path: &Path, home: &Arc<()>) -> io::Result<SnapshotFile> {
+    open_as(disk, path, home, None)
+}
+
+fn open_as(
+    disk: &dyn Disk,
+    path: &Path,
+    home: &Arc<()>,
+    unkept: Option<Arc<dyn Disk>>,
+) -> io::Result<SnapshotFile> {
     let file = disk.open(path)?;
     let len = file.len()?;
     let body = len
@@ -211,7 +228,15 @@ fn open(disk: &dyn Disk, path: &Path, home: &Arc<()>) -> io::Result<SnapshotFile
     }
     let (applied, content) = read_head(&*file, path, body)?;
     Ok(SnapshotFile {
-        inner: Arc::new(Open { home: Arc::clone(home), file, path: path.to_owned(), applied, content, len }),
+        inner: Arc::new(Open {
+            unkept,
+            home: Arc::clone(home),
+            file,
+            path: path.to_owned(),
+            applied,
+            content,
+            len,
+        }),
     })
 }
 
@@ -306,7 +331,7 @@ impl Incoming {
         if let Some(file) = &self.file {
             file.sync_data()?;
         }
-        let file = open(&*self.disk, &self.path, &self.home)?;
+        let file = open_as(&*self.disk, &self.path, &self.home, Some(Arc::clone(&self.disk)))?;
         self.file = None;
         Ok(file)
     }
@@ -452,5 +477,10 @@ mod tests {
         whole.write_all(&bytes).unwrap();
         let kept = receiver.keep(whole.finish().unwrap()).unwrap();
         assert_eq!((kept.applied(), content(&kept)), (file.applied(), content(&file)));
+        // Raft has no use for one that is older than what is committed here: it must not fill the disk.
+        let mut unwanted = receiver.incoming().unwrap();
+        unwanted.write_all(&bytes).unwrap();
+        drop(unwanted.finish().unwrap());
+        assert_eq!(to.paths().len(), 1, "{:?}", to.paths());
     }
 }

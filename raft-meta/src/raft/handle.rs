@@ -17,7 +17,7 @@ use super::{
     codec::ours,
     files::SnapshotFiles,
     log::Log,
-    machine::{Machine, Place},
+    machine::{Machine, Place, settle},
     network::{Factory, Origin},
     port::{GroupPort, Port},
     types::{Blob, Cfg, LeaderId},
@@ -122,8 +122,6 @@ pub(crate) struct GroupMetrics {
     pub(crate) applied: u64,
     pub(crate) committed: u64,
     pub(crate) last_log: u64,
-    pub(crate) snapshot: u64,
-    pub(crate) purged: u64,
     /// Id, address, votes.
     pub(crate) members: Vec<(u64, String, bool)>,
     /// Why it stopped, if it did.
@@ -195,6 +193,9 @@ impl<M: GroupMachine> Group<M> {
             true => Place::thread(&*options.threads, &format!("apply-{}", options.group.0))?,
             false => Place::Inline,
         };
+        let (log, settled, on) = (Arc::clone(&options.log), Arc::clone(&machine), Arc::clone(&files));
+        let id = options.group;
+        place.run(move || settle(&*log, id, &on, &mut *settled.lock())).await??;
         let adapter =
             Machine::new(Arc::clone(&machine), place, Arc::clone(&files), Arc::clone(&options.threads));
         let log = Log::open(Arc::clone(&options.log), options.group)?;
@@ -212,11 +213,6 @@ impl<M: GroupMachine> Group<M> {
         // A single voter need not wait for a leader that cannot be.
         if matches!(&m.members[..], [(only, _, true)] if *only == member) {
             group.raft.trigger().elect(false).await.map_err(io::Error::other)?;
-        }
-        // A machine with a disk can be ahead of a log that lost its unsynced end; openraft then purges
-        // the log up to the machine. What was purged must be in a snapshot file (R19).
-        if m.purged > m.snapshot {
-            group.snapshot_soon().await?;
         }
         Ok(group)
     }
@@ -304,8 +300,6 @@ impl<M: GroupMachine> Group<M> {
             applied: index(&m.last_applied),
             committed: index(&m.local_committed),
             last_log: m.last_log_index.map_or(0, ours),
-            snapshot: index(&m.snapshot),
-            purged: index(&m.purged),
             members: m
                 .membership_config
                 .nodes()
@@ -315,9 +309,10 @@ impl<M: GroupMachine> Group<M> {
         }
     }
 
-    /// Takes a snapshot soon, whatever the policy says.
-    async fn snapshot_soon(&self) -> io::Result<()> {
-        self.raft.trigger().snapshot().await.map_err(io::Error::other)
+    /// Why it has stopped, if it has; also when Raft's core panicked and could not say so.
+    pub(crate) fn failed(&self) -> Option<String> {
+        let said = self.metrics().failed;
+        said.or_else(|| self.leadership.has_changed().is_err().then(|| "Raft's core has ended".into()))
     }
 
     /// Hands leadership to the voter that is furthest, if this member leads and has one.

@@ -2,7 +2,10 @@
 //! here, snapshots are files. Machines that wait for a disk run on a thread of their own, so that the
 //! Raft core never does.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{Arc, mpsc::TrySendError},
+};
 
 use futures::{FutureExt, Stream, StreamExt};
 use millet_core::world::Threads;
@@ -18,7 +21,10 @@ use super::{
     files::{SnapshotFile, SnapshotFiles},
     types::{Blob, Cfg, Entry, LogId, Payload, SnapshotMeta, StoredMembership},
 };
-use crate::group::{Applied, ApplyEntry, GroupMachine, SnapshotSource};
+use crate::{
+    group::{Applied, ApplyEntry, GroupMachine, SnapshotSource},
+    log::{GroupId, LogStore},
+};
 
 /// Entries and bytes applied in one go: one engine transaction. More only makes the first ones wait.
 const APPLY_ENTRIES: usize = 256;
@@ -55,8 +61,13 @@ impl Place {
             Self::Inline => Ok(work()),
             Self::Thread(jobs) => {
                 let (tx, rx) = oneshot::channel();
-                jobs.try_send(Box::new(move || drop(tx.send(work()))))
-                    .map_err(|_| io::Error::other("this machine's thread is gone, or has too much to do"))?;
+                jobs.try_send(Box::new(move || drop(tx.send(work())))).map_err(|e| match e {
+                    TrySendError::Full(_) => io::Error::new(
+                        io::ErrorKind::ResourceBusy,
+                        "this machine's thread has too much to do",
+                    ),
+                    TrySendError::Disconnected(_) => io::Error::other("this machine's thread is gone"),
+                })?;
                 rx.await.map_err(|_| io::Error::other("this machine's thread has panicked"))
             }
         }
@@ -145,7 +156,7 @@ fn to_snapshot(file: SnapshotFile) -> io::Result<OurSnapshot> {
 
 impl<M: GroupMachine> RaftStateMachine<Cfg> for Machine<M> {
     type SnapshotData = SnapshotFile;
-    type SnapshotBuilder = Builder;
+    type SnapshotBuilder = Builder<M>;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
         let meta = meta_of(&self.machine.lock().applied())?;
@@ -180,11 +191,11 @@ impl<M: GroupMachine> RaftStateMachine<Cfg> for Machine<M> {
         Ok(())
     }
 
-    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<Builder> {
+    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<Builder<M>> {
         Some(self.builder().await)
     }
 
-    async fn get_snapshot_builder(&mut self) -> Builder {
+    async fn get_snapshot_builder(&mut self) -> Builder<M> {
         self.builder().await
     }
 
@@ -210,11 +221,12 @@ impl<M: GroupMachine> RaftStateMachine<Cfg> for Machine<M> {
 }
 
 impl<M: GroupMachine> Machine<M> {
-    async fn builder(&self) -> Builder {
+    async fn builder(&self) -> Builder<M> {
         let machine = Arc::clone(&self.machine);
         let source = self.place.run(move || machine.lock().snapshot()).await.and_then(|source| source);
         Builder {
             source: Mutex::new(Some(source)),
+            machine: Arc::clone(&self.machine),
             files: Arc::clone(&self.files),
             threads: Arc::clone(&self.threads),
         }
@@ -229,13 +241,36 @@ fn size(entry: &Entry) -> usize {
 }
 
 /// Writes one picture of the machine to a file, on a thread of its own.
-pub(crate) struct Builder {
+pub(crate) struct Builder<M> {
     source: Mutex<Option<io::Result<Box<dyn SnapshotSource>>>>,
+    machine: Arc<Mutex<M>>,
     files: Arc<SnapshotFiles>,
     threads: Arc<dyn Threads>,
 }
 
-impl RaftSnapshotBuilder<Cfg> for Builder {
+/// Writes a picture to a file. An error stops the member, so one that only came too late, behind changes
+/// or an installed snapshot, is none: the current file will do until the next time, or, where there is
+/// none, a new picture during which nothing is applied.
+fn write<M: GroupMachine>(
+    files: &SnapshotFiles,
+    machine: &Mutex<M>,
+    source: Box<dyn SnapshotSource>,
+) -> io::Result<SnapshotFile> {
+    match files.write(source) {
+        Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
+            tracing::warn!(error = %e, "a snapshot was given up");
+            if let Some(current) = files.current()? {
+                return Ok(current);
+            }
+            let mut machine = machine.lock();
+            let source = machine.snapshot()?;
+            files.write(source)
+        }
+        written => written,
+    }
+}
+
+impl<M: GroupMachine> RaftSnapshotBuilder<Cfg> for Builder<M> {
     type SnapshotData = SnapshotFile;
 
     async fn build_snapshot(&mut self) -> Result<OurSnapshot, io::Error> {
@@ -245,9 +280,130 @@ impl RaftSnapshotBuilder<Cfg> for Builder {
             .take()
             .ok_or_else(|| io::Error::other("this snapshot was built before"))??;
         let (tx, rx) = oneshot::channel();
-        let files = Arc::clone(&self.files);
-        self.threads.spawn("snapshot", Box::new(move || drop(tx.send(files.write(source)))))?;
+        let (files, machine) = (Arc::clone(&self.files), Arc::clone(&self.machine));
+        let work = move || drop(tx.send(write(&files, &machine, source)));
+        self.threads.spawn("snapshot", Box::new(work))?;
         let file = rx.await.map_err(|_| io::Error::other("the snapshot thread has panicked"))??;
         to_snapshot(file)
+    }
+}
+
+/// Before a group starts: whatever openraft will purge from the log must be in a snapshot file (R19). A
+/// machine with a disk may be ahead of a log that lost its unsynced end; openraft then purges the log up
+/// to the machine, which the next power cut may empty.
+pub(super) fn settle<M: GroupMachine>(
+    log: &dyn LogStore,
+    group: GroupId,
+    files: &SnapshotFiles,
+    machine: &mut M,
+) -> io::Result<()> {
+    let state = log.state(group);
+    let purged = state.purged.as_ref().map_or(0, |(upto, _)| *upto);
+    let last = state.last.as_ref().map_or(purged, |entry| entry.index);
+    let applied = machine.applied().index;
+    let file = files.current()?.map_or(0, |file| file.applied().index);
+    if purged > applied.max(file) {
+        let why = format!(
+            "group {}: the log begins behind entry {purged}, but the state ends at {applied} and the snapshot at {file}: what lies between is lost here; replace this member",
+            group.0
+        );
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    }
+    if purged > file || applied > last.max(file) {
+        files.write(machine.snapshot()?)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use bytes::Bytes;
+    use millet_core::world::Disk;
+    use millet_testkit::{SimDisk, StdThreads};
+
+    use super::*;
+    use crate::{
+        engine::{self, EngineKind},
+        log::{LogEntry, Wal, WalOptions},
+        state::StateGroup,
+    };
+
+    const GROUP: GroupId = GroupId(1);
+
+    fn disk() -> Arc<dyn Disk> {
+        Arc::new(SimDisk::new())
+    }
+
+    fn machine(disk: &Arc<dyn Disk>) -> StateGroup {
+        let engine = engine::open(EngineKind::Redb, Arc::clone(disk), Path::new("/data/state"), 1 << 20);
+        StateGroup::open(engine.unwrap()).unwrap()
+    }
+
+    fn files(disk: &Arc<dyn Disk>) -> SnapshotFiles {
+        SnapshotFiles::open(Arc::clone(disk), PathBuf::from("/data/snapshots"), GROUP).unwrap()
+    }
+
+    fn apply(machine: &mut StateGroup, indexes: std::ops::RangeInclusive<u64>) {
+        let id = |index| LogId { leader_id: super::super::types::LeaderId { term: 1, node_id: 1 }, index };
+        let blank = |index: u64| ApplyEntry {
+            index,
+            log_id: codec::put_log_id(&id(index - 1)),
+            membership: None,
+            command: None,
+        };
+        machine.apply(indexes.map(blank).collect()).unwrap();
+    }
+
+    /// `kill -9` takes entries from the log that the state engine already has; the power cut after it takes
+    /// the engine. Without a snapshot file in between, entries that others were told of are gone here, and
+    /// the member would go on as if it had applied them.
+    #[test]
+    fn r19_a_state_ahead_of_its_log_is_in_a_snapshot_file_before_the_log_is_purged_up_to_it() {
+        let (disk, waited) = (disk(), || {
+            let (tx, rx) = std::sync::mpsc::channel();
+            (Box::new(move |r: io::Result<()>| tx.send(r).unwrap()), rx)
+        });
+        let wal =
+            Wal::open(Arc::clone(&disk), &StdThreads, Path::new("/data/log"), WalOptions::new(1)).unwrap();
+        let entries = (1..=3).map(|index| LogEntry { index, payload: Bytes::from_static(b"x") }).collect();
+        let (done, told) = waited();
+        wal.append(GROUP, entries, done);
+        told.recv().unwrap().unwrap();
+        let (files, mut ahead) = (files(&disk), machine(&disk));
+        apply(&mut ahead, 1..=3);
+        settle(&wal, GROUP, &files, &mut ahead).unwrap();
+        assert!(files.current().unwrap().is_none(), "the log has everything");
+        apply(&mut ahead, 4..=5);
+        settle(&wal, GROUP, &files, &mut ahead).unwrap();
+        assert_eq!(files.current().unwrap().map(|file| file.applied().index), Some(5));
+
+        // Where it was not so, the member must not start.
+        let (done, told) = waited();
+        wal.purge(GROUP, 9, Bytes::from_static(b"mark"), done);
+        told.recv().unwrap().unwrap();
+        ahead.engine().wipe().unwrap();
+        let mut empty = StateGroup::open(ahead.engine()).unwrap();
+        let error = settle(&wal, GROUP, &files, &mut empty).unwrap_err().to_string();
+        assert!(error.contains("entry 9") && error.contains("replace"), "{error}");
+    }
+
+    /// A follower that writes a snapshot gets one from its leader meanwhile: an error would stop it.
+    #[tokio::test]
+    async fn a_snapshot_that_came_too_late_does_not_stop_the_member() {
+        let disk = disk();
+        let (shared, files) = (Arc::new(Mutex::new(machine(&disk))), Arc::new(files(&disk)));
+        apply(&mut shared.lock(), 1..=3);
+        let mut adapter =
+            Machine::new(Arc::clone(&shared), Place::Inline, Arc::clone(&files), Arc::new(StdThreads));
+        for _ in 0..2 {
+            let mut builder = adapter.get_snapshot_builder().await;
+            let (applied, mut content) = (shared.lock().applied(), Vec::new());
+            shared.lock().snapshot().unwrap().write_to(&mut content).unwrap();
+            shared.lock().restore(applied, Box::new(io::Cursor::new(content))).unwrap();
+            let built = builder.build_snapshot().await.unwrap();
+            assert_eq!(built.meta.last_log_id.map(|id| id.index), Some(2));
+        }
     }
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 use super::apply::successor;
 use crate::{
@@ -26,12 +26,16 @@ const BEFORE_BYTES: usize = 512 << 20;
 /// Bytes put into an engine at once when it is filled.
 const FILL_BYTES: usize = 4 << 20;
 const END: u32 = u32::MAX;
+/// No fault of the disk: see [`SnapshotSource::write_to`].
+const SUPERSEDED: io::ErrorKind = io::ErrorKind::ResourceBusy;
 
 /// An engine that copies can be taken of.
 pub(super) struct Copied {
     pub engine: Arc<dyn Engine>,
     /// Copies under way.
     copies: Mutex<BTreeMap<u64, Copy>>,
+    /// Held while everything is replaced: a half filled engine would answer that a grain has no state.
+    filling: RwLock<()>,
 }
 
 #[derive(Default)]
@@ -47,7 +51,7 @@ struct Copy {
 
 impl Copied {
     pub fn new(engine: Arc<dyn Engine>) -> Arc<Self> {
-        Arc::new(Self { engine, copies: Mutex::default() })
+        Arc::new(Self { engine, copies: Mutex::default(), filling: RwLock::default() })
     }
 
     /// Makes changes; the only way to, while copies may be under way.
@@ -79,6 +83,11 @@ impl Copied {
         Source { of: self.clone(), id, applied }
     }
 
+    /// Keeps the engine from being replaced while several of its rows are read. Waits while it is.
+    pub fn whole(&self) -> RwLockReadGuard<'_, ()> {
+        self.filling.read()
+    }
+
     /// Replaces everything by a copy's content; the mark comes last, so that a half filled engine has none.
     pub fn fill(&self, mark: &[u8], content: &mut dyn Read) -> io::Result<()> {
         for copy in self.copies.lock().values_mut() {
@@ -87,6 +96,7 @@ impl Copied {
                 ..Copy::default()
             };
         }
+        let _filling = self.filling.write();
         self.engine.wipe()?;
         let (mut puts, mut bytes) = (Vec::new(), 0);
         while let Some((key, value)) = read_row(content)? {
@@ -114,7 +124,7 @@ impl Source {
         let mut copies = self.of.copies.lock();
         let copy = copies.get_mut(&self.id).expect("a copy lives until it is dropped");
         if let Some(why) = copy.broken {
-            return Err(io::Error::other(why));
+            return Err(io::Error::new(SUPERSEDED, why));
         }
         let mut page: BTreeMap<Bytes, Bytes> =
             self.of.engine.scan(&copy.position, PAGE.0, PAGE.1)?.into_iter().collect();

@@ -240,6 +240,20 @@ fn r2_ended_sessions_are_refused_and_their_valueless_floors_swept_a_few_at_a_tim
     assert_eq!(group.reader().oldest_living().unwrap(), SessionId(8), "it never goes back");
 }
 
+/// A grain went from session 9 (grant 12) to session 7 (grant 20), which opened it and ended. Session 9
+/// lives, and its delayed save must stay below the floor, value or not.
+#[test]
+fn r2_a_floor_outlives_its_session_while_a_lower_token_may_live() {
+    let of = |session, index| Token { session: SessionId(session), ..token(index) };
+    let mut group = fresh();
+    results(&mut group, 1, vec![open(1, of(9, 12)), open(1, of(7, 20))]);
+    group.apply(vec![entry(2, &StateCommand::OldestLiving(SessionId(9)))]).unwrap();
+    let late = results(&mut group, 3, vec![save(1, of(9, 12), 0, Some(Bytes::from_static(b"late")))]);
+    assert!(matches!(late[0], Err(StoreError::Fenced { .. })), "{late:?}");
+    group.apply(vec![entry(4, &StateCommand::OldestLiving(SessionId(21)))]).unwrap();
+    assert!(!keys(&content(&mut group)).iter().any(|k| k[0] == b'h'), "then it guards against nobody");
+}
+
 #[test]
 fn a_command_of_a_later_release_stops_the_member() {
     let bad = ApplyEntry {
@@ -383,6 +397,43 @@ impl io::Write for Interleaved<'_> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// The content of a snapshot, which is read while the engine is filled with it.
+struct WhileFilled<F>(io::Cursor<Vec<u8>>, Option<F>);
+
+impl<F: FnOnce()> Read for WhileFilled<F> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if let Some(meanwhile) = self.1.take() {
+            meanwhile();
+        }
+        self.0.read(into)
+    }
+}
+
+/// A leader that was deposed after its read index gets a snapshot: the read it still has to do must not
+/// see the emptied engine, in which every grain is new and no floor refuses anybody (R2).
+#[test]
+fn r2_a_read_never_sees_a_half_restored_state() {
+    let (ty, shard) = (grain(1).ty, ShardId(0));
+    let of_shard = Op::OpenShard { ty, shard, grant: token(5).epoch.grant, session: SessionId(5) };
+    let value = Some(Bytes::from_static(b"acknowledged"));
+    let mut group = fresh();
+    results(&mut group, 1, vec![of_shard, save(1, token(5), 0, value.clone())]);
+    let (applied, bytes) = (group.applied(), content(&mut group));
+    let (tell, told) = std::sync::mpsc::channel();
+    let reader = group.reader();
+    let meanwhile = move || {
+        let (over, is_over) = std::sync::mpsc::channel::<()>();
+        std::thread::spawn(move || {
+            tell.send(reader.load(&grain(1), "s", shard, token(5)).unwrap()).unwrap();
+            drop(over);
+        });
+        // A read that does not wait for the rest is over now.
+        let _ = is_over.recv_timeout(Duration::from_millis(300));
+    };
+    group.restore(applied, Box::new(WhileFilled(io::Cursor::new(bytes), Some(meanwhile)))).unwrap();
+    assert_eq!(told.recv().unwrap(), Ok(Done::Stored(Stored { version: Version(1), value })));
 }
 
 #[test]
