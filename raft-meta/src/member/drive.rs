@@ -88,17 +88,22 @@ impl Driver {
     /// Runs on a thread of its own until `stop`.
     pub(super) fn start(self, threads: &dyn Threads, stop: watch::Receiver<bool>) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-        threads.spawn("meta-leader", Box::new(move || runtime.block_on(self.run(stop))))
+        let body = move || {
+            let _end = End(self.fail.clone());
+            runtime.block_on(self.run(stop));
+        };
+        threads.spawn("meta-leader", Box::new(body))
     }
 
     async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let (state, machine, fail, meta) =
             (self.state.clone(), Arc::clone(&self.machine), self.fail.clone(), self.meta.clone());
+        let stopping = stop.clone();
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => {}
             () = self.lead_again_and_again() => {}
             () = relay_oldest(&state, &machine) => {}
-            () = look_for_failure(&meta, &state, &fail) => {}
+            () = look_for_failure(&meta, &state, &fail, &stopping) => {}
         }
     }
 
@@ -296,22 +301,40 @@ async fn relay_oldest(state: &Group<StateGroup>, machine: &RwLock<Machine>) {
     }
 }
 
+/// Tells that the member has failed for good; the first reason stays.
+pub(super) fn fail(to: &watch::Sender<Option<String>>, why: String) {
+    to.send_if_modified(|have| {
+        have.is_none() && {
+            *have = Some(why);
+            true
+        }
+    });
+}
+
 /// A group that has stopped by itself takes the member down.
 async fn look_for_failure(
     meta: &Group<MetaGroup>,
     state: &Group<StateGroup>,
-    fail: &watch::Sender<Option<String>>,
+    to: &watch::Sender<Option<String>>,
+    stop: &watch::Receiver<bool>,
 ) {
     loop {
         tokio::time::sleep(RELAY).await;
-        if let Some(why) = meta.metrics().failed.or_else(|| state.metrics().failed) {
-            fail.send_if_modified(|have| {
-                have.is_none() && {
-                    *have = Some(why);
-                    true
-                }
-            });
+        let failed = meta.failed().or_else(|| state.failed());
+        if let Some(why) = failed.filter(|_| !*stop.borrow()) {
+            fail(to, why);
             std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// A leader without this thread renews nobody and moves no time, and nobody else would be elected.
+struct End(watch::Sender<Option<String>>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            fail(&self.0, "the leader's thread panicked; the member stops".into());
         }
     }
 }

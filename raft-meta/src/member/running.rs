@@ -13,7 +13,7 @@ use tonic::transport::Channel;
 
 use super::{
     MemberOptions,
-    drive::{Driver, KeepaliveIn},
+    drive::{self, Driver, KeepaliveIn},
 };
 use crate::{
     Dial,
@@ -97,6 +97,7 @@ pub(crate) struct Running {
     ports: BTreeMap<u32, Arc<dyn Port>>,
     core: Core,
     stop: watch::Sender<bool>,
+    fail: watch::Sender<Option<String>>,
     failed: watch::Receiver<Option<String>>,
 }
 
@@ -142,7 +143,7 @@ impl Running {
             init,
             keepalives: incoming,
             tide: tide.clone(),
-            fail,
+            fail: fail.clone(),
         };
         driver.start(&*options.threads, stopped)?;
         let ports = BTreeMap::from([(META.0, meta.port()), (STATE.0, state.port())]);
@@ -170,6 +171,7 @@ impl Running {
             ports,
             core,
             stop,
+            fail,
             failed,
         })
     }
@@ -179,13 +181,22 @@ impl Running {
         self.leadership.borrow().clone()
     }
 
-    /// Runs a read of the state engine on a thread of its own.
+    /// Runs a read of the state engine on a thread of its own. An engine that fails a read, or panics over
+    /// what it finds, stops the member: while it leads, nobody else would be asked.
     pub(crate) async fn read_state<R: Send + 'static>(
         &self,
-        work: impl FnOnce() -> R + Send + 'static,
+        work: impl FnOnce() -> io::Result<R> + Send + 'static,
     ) -> io::Result<R> {
         let _permit = self.reads.acquire().await.map_err(io::Error::other)?;
-        self.readers.run(work).await
+        let read = self.readers.run(work).await.and_then(|read| read);
+        // While it stops, the engine may be closed already.
+        if let Err(e) = read.as_ref()
+            && e.kind() != io::ErrorKind::ResourceBusy
+            && !*self.stop.borrow()
+        {
+            drive::fail(&self.fail, format!("the state engine: {e}; the member stops"));
+        }
+        read
     }
 
     /// A group's entrance.

@@ -68,8 +68,7 @@ async fn read(running: &Running, ops: Vec<Op>) -> Result<Vec<StateResult>, Statu
         };
         ops.into_iter().map(one).collect::<std::io::Result<Vec<_>>>()
     };
-    let loaded = running.read_state(load).await.and_then(|r| r);
-    loaded.map_err(|e| not_done(format!("the state engine: {e}"), None))
+    running.read_state(load).await.map_err(|e| not_done(format!("the state engine: {e}"), None))
 }
 
 async fn batch(running: &Running, ops: Vec<wire::StateOp>) -> Result<wire::StateBatchResponse, Status> {
