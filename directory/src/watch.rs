@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 
 use crate::{directory::Directory, meta::MetaError};
 
@@ -39,15 +39,22 @@ impl Directory {
     /// view, or the keeper wants a resync.
     async fn follow(&self) -> Result<(), MetaError> {
         let late = || MetaError::Unavailable(format!("nothing heard for {SILENCE:?}"));
+        // Beginning anew is what was asked for; and until the first word has come there is nothing to
+        // begin anew for: whoever asks again and again must not keep it from coming.
+        let _asked = self.resync.notified().now_or_never();
+        let mut heard = false;
         let connect = self.deps.meta.watch(self.revision());
         let mut events = tokio::time::timeout(SILENCE, connect).await.map_err(|_| late())??;
         loop {
             let next = tokio::select! {
                 next = tokio::time::timeout(SILENCE, events.next()) => next.map_err(|_| late())?,
-                () = self.resync.notified() => return Ok(()),
+                () = self.resync.notified(), if heard => return Ok(()),
             };
             let Some(watched) = next else { return Ok(()) };
             let watched = watched?;
+            if !std::mem::replace(&mut heard, true) {
+                let _asked_meanwhile = self.resync.notified().now_or_never();
+            }
             let delta = self.update_view(|view| view.apply(&watched));
             if delta.stale && matches!(watched, millet_core::model::Watched::Resync(_)) {
                 // This member is behind what we know; another connection may reach one that is not.

@@ -7,7 +7,7 @@ mod world;
 use std::{sync::atomic::Ordering, time::Duration};
 
 use millet_core::{Clock, ErrorKind, GrainId, Outcome, SessionId};
-use millet_directory::{Meta, Owners};
+use millet_directory::{KeeperEvent, Meta, Owners};
 use millet_raft_meta::machine::{Command, Op};
 use millet_testkit::until_async;
 use world::{Behaviour, TTL, World, gm, hashed, pass, player, rank};
@@ -229,6 +229,22 @@ async fn r22_a_deaf_node_loses_its_session() {
     world.node(1).link.deaf.store(true, Ordering::Release);
     until_async("ended", async || world.store.is_dead(session), Duration::from_secs(8)).await;
     assert!(world.node(1).directory.valid_session().is_none(), "froze before");
+}
+
+/// R17: a watch whose first word is long in coming is not begun anew at every keepalive's answer that asks for
+/// it: it would never come, and the node would be left behind.
+#[tokio::test(start_paused = true)]
+async fn r17_a_slow_first_word_is_waited_for_however_often_a_restart_is_asked_for() {
+    let world = World::new(1).await;
+    let node = world.node(1);
+    node.link.first_word_ms.store(1_200, Ordering::Release);
+    let (session, before) = (node.session(), node.directory.view().revision());
+    for _ in 0..40 {
+        node.directory.on_keeper_event(KeeperEvent::Resync);
+        pass(Duration::from_millis(300)).await;
+    }
+    assert!(node.directory.view().revision() > before, "nothing was heard for 12 s");
+    assert_eq!(node.session(), session, "left behind");
 }
 
 /// An idle grain's grant is dead from the moment its release is queued: the next activation has another.

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -136,6 +136,8 @@ pub struct TestLink {
     pub cut: Arc<AtomicBool>,
     /// Requests arrive, answers do not.
     pub deaf: AtomicBool,
+    /// So long the first word of a watch takes.
+    pub first_word_ms: AtomicU64,
     /// When a close is sent, this lease must have been fenced (R18).
     pub fenced_at_close: Mutex<Option<Arc<SessionLease>>>,
 }
@@ -146,6 +148,7 @@ impl TestLink {
             store,
             cut: Arc::default(),
             deaf: AtomicBool::new(false),
+            first_word_ms: AtomicU64::new(0),
             fenced_at_close: Mutex::default(),
         })
     }
@@ -248,6 +251,7 @@ impl Meta for TestLink {
             self.ask(|_| ()).await?;
             let (store, cut) = (self.store.clone(), self.cut.clone());
             let mut next = from;
+            let first = Duration::from_millis(self.first_word_ms.load(Ordering::Acquire));
             let ticks = stream::unfold((), |()| async {
                 pass(Duration::from_millis(20)).await;
                 Some(((), ()))
@@ -261,7 +265,8 @@ impl Meta for TestLink {
                 next = now;
                 out
             });
-            Ok(chunks.flat_map(|chunk| stream::iter(chunk.into_iter().map(Ok))).boxed())
+            let words = chunks.flat_map(|chunk| stream::iter(chunk.into_iter().map(Ok)));
+            Ok(stream::once(pass(first)).flat_map(|()| stream::empty()).chain(words).boxed())
         })
     }
 }
