@@ -127,13 +127,7 @@ impl<'a> Rows<'a> {
 
     fn stored(&self, head: Head, value_key: &[u8]) -> io::Result<Stored> {
         let value = if head.has_value { self.get(value_key)? } else { None };
-        if head.has_value && value.is_none() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "a row of the state engine has lost its value",
-            ));
-        }
-        Ok(Stored { version: head.version, value })
+        whole(head, value)
     }
 
     fn open(&mut self, grain: &GrainId, slot: &str, token: Token) -> Result<Stored, Fault> {
@@ -186,7 +180,7 @@ impl<'a> Rows<'a> {
             // A write in between would pair one version with another's value.
             if self.head(&head_key)? == head {
                 fence(token.epoch, head.floor)?;
-                break Stored { version: head.version, value };
+                break whole(head, value)?;
             }
         };
         self.admit(&grain.ty, Some(shard), token)?;
@@ -259,6 +253,15 @@ impl<'a> Rows<'a> {
         }
         Ok(())
     }
+}
+
+/// What is stored, if the engine has all of it: a grain that starts from nothing would overwrite the rest.
+fn whole(head: Head, value: Option<Bytes>) -> io::Result<Stored> {
+    if head.has_value && value.is_none() {
+        let why = "a row of the state engine has lost its value: stop this member, remove its state engine's folder and start it again";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    }
+    Ok(Stored { version: head.version, value })
 }
 
 /// The key right behind `key`.

@@ -75,6 +75,11 @@ impl GroupMachine for StateGroup {
         let mut replies = Vec::with_capacity(entries.len());
         let mut applied = self.applied.clone();
         for entry in entries {
+            // A replica that skips an entry differs from the others for ever, and nobody sees it.
+            if applied.index != 0 && entry.index != applied.index + 1 {
+                let why = format!("entry {} was to be applied after entry {}", entry.index, applied.index);
+                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+            }
             let command = entry.command.as_deref().map(StateCommand::decode).transpose();
             let command = command.map_err(|e| {
                 io::Error::new(io::ErrorKind::InvalidData, format!("entry {}: {e}", entry.index))

@@ -399,6 +399,36 @@ impl io::Write for Interleaved<'_> {
     }
 }
 
+/// Whatever a log has lost, no entry is left out of the state.
+#[test]
+fn r19_no_entry_is_skipped() {
+    let mut group = fresh();
+    apply_history(&mut group, 3);
+    let error = group.apply(vec![history(4), history(6)]).unwrap_err().to_string();
+    assert!(error.contains("entry 6") && error.contains("entry 4"), "{error}");
+    assert!(group.apply(vec![history(5)]).is_err());
+    assert_eq!(group.applied().index, 3, "nothing was applied");
+    apply_history(&mut group, 6);
+    assert!(content(&mut group) == expected(6).1);
+}
+
+/// Damage that an engine did not notice: a grain that is told that it has no state would begin anew, with
+/// the version that lets it overwrite what it had.
+#[test]
+fn r19_a_value_that_the_engine_has_lost_is_an_error_and_not_an_empty_state() {
+    let (ty, shard) = (grain(1).ty, ShardId(0));
+    let of_shard = Op::OpenShard { ty, shard, grant: token(5).epoch.grant, session: SessionId(5) };
+    let mut group = fresh();
+    results(&mut group, 1, vec![of_shard, save(1, token(5), 0, Some(Bytes::from_static(b"x")))]);
+    let engine = group.engine();
+    let (value, _) = engine.scan(b"v", 1, usize::MAX).unwrap().remove(0);
+    engine.apply(&[(value, None)], None).unwrap();
+    let load = group.reader().load(&grain(1), "s", shard, token(5));
+    assert_eq!(load.unwrap_err().kind(), io::ErrorKind::InvalidData);
+    let command = StateCommand::Batch(vec![open(1, token(6))]);
+    assert_eq!(group.apply(vec![entry(2, &command)]).unwrap_err().kind(), io::ErrorKind::InvalidData);
+}
+
 /// The content of a snapshot, which is read while the engine is filled with it.
 struct WhileFilled<F>(io::Cursor<Vec<u8>>, Option<F>);
 
