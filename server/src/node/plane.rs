@@ -22,6 +22,8 @@ use crate::{
     world::{Dial, World},
 };
 
+/// Between two attempts to make the cluster: founders that start together are up within a moment.
+const FOUND: Duration = Duration::from_millis(20);
 /// Between two attempts to learn from the members which cluster this is.
 const ASK: Duration = Duration::from_millis(200);
 /// How often waiting is logged.
@@ -123,14 +125,22 @@ impl Plane {
     ///
     /// Cancel safety: safe to repeat.
     pub(super) async fn form(member: &Member, members: &[String]) -> Result<(), StartError> {
+        let mut waited = Duration::ZERO;
         loop {
             match member.init(members).await {
                 Ok(_) => return Ok(()),
                 // Made long ago, and one of its members is down: it needs no help.
-                Err(MemberError::Unavailable(_)) if member.ready(LED).await.is_ok() => return Ok(()),
+                Err(MemberError::Unavailable(_))
+                    if member.membership().is_some() && member.ready(LED).await.is_ok() =>
+                {
+                    return Ok(());
+                }
                 Err(e @ MemberError::Unavailable(_)) => {
-                    tracing::info!(why = %e, "the cluster cannot be made yet; trying again");
-                    tokio::time::sleep(ASK).await;
+                    if waited.as_millis().is_multiple_of(SAY.as_millis()) {
+                        tracing::info!(why = %e, "the cluster cannot be made yet; still trying");
+                    }
+                    tokio::time::sleep(FOUND).await;
+                    waited += FOUND;
                 }
                 Err(e) => return Err(StartError::Member(e)),
             }
