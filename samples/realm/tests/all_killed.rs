@@ -1,69 +1,18 @@
 //! G2 on real processes, sockets and disks: every node is killed at once in the middle of its work; after
 //! a restart each acknowledged deed is there once, each unanswered one at most once.
 
+mod nodes;
+
 use std::{
     collections::BTreeMap,
-    io::{BufRead, BufReader},
-    net::TcpListener,
-    path::Path,
-    process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use millet::{Ran, client::Client};
 use millet_testkit::{until, until_some};
+use nodes::{CALL, LIMIT, NODES, Nodes, free_ports, ledger};
 
-const NODES: usize = 3;
 const PLAYERS: u64 = 12;
-const LIMIT: Duration = Duration::from_secs(60);
-const CALL: Duration = Duration::from_secs(10);
-
-/// Node processes; killed when dropped.
-struct Nodes(Vec<Child>);
-
-impl Nodes {
-    /// Starts all of them and waits until each is ready.
-    fn start(dir: &Path, ports: &[String], first: bool) -> Self {
-        let (peers, apis) = ports.split_at(NODES);
-        let start = |i: usize| {
-            Command::new(env!("CARGO_BIN_EXE_realm"))
-                .args(["node", "--name", &format!("n{i}"), "--peer", &peers[i], "--api", &apis[i]])
-                .args(["--members", &peers.join(",")])
-                .arg("--dir")
-                .arg(dir.join(i.to_string()))
-                .args((first && i == 0).then_some("--init"))
-                .stdin(Stdio::null())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::null())
-                .spawn()
-                .expect("the program starts")
-        };
-        let mut nodes = Self((0..NODES).map(start).collect());
-        for child in &mut nodes.0 {
-            let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-            assert!(
-                lines.any(|l| l.is_ok_and(|l| l.contains("\"ready\""))),
-                "a node ended before it was ready"
-            );
-            // The rest is read, so that the node never waits for us.
-            std::thread::spawn(move || lines.for_each(drop));
-        }
-        nodes
-    }
-}
-
-impl Drop for Nodes {
-    fn drop(&mut self) {
-        self.0.iter_mut().for_each(|c| drop(c.kill()));
-        self.0.iter_mut().for_each(|c| drop(c.wait()));
-    }
-}
-
-fn free_ports(count: usize) -> Vec<String> {
-    let held: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-    held.iter().map(|l| l.local_addr().expect("bound").to_string()).collect()
-}
 
 /// What became of each deed of each player: acknowledged, or not known.
 type Deeds = Arc<Mutex<BTreeMap<(u64, u64), bool>>>;
@@ -80,13 +29,6 @@ async fn play(client: Client, player: u64, deeds: Deeds) {
             Err(_) => return,
         }
     }
-}
-
-async fn ledger(client: &Client, player: u64) -> Option<Vec<u64>> {
-    let answer = client.call_json("realm.Player", &player.to_string(), "Ledger", "{}", CALL).await.ok()?;
-    let answer: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
-    let deeds = answer.get("deeds").and_then(|d| d.as_array()).cloned().unwrap_or_default();
-    Some(deeds.iter().map(|d| d.as_str().and_then(|s| s.parse().ok()).expect("a number")).collect())
 }
 
 #[tokio::test(flavor = "multi_thread")]
