@@ -6,6 +6,7 @@
 
 pub mod caller;
 pub mod clock;
+pub mod control;
 pub mod envelope;
 pub mod epoch;
 pub mod error;

@@ -1,0 +1,1 @@
+//! The history format of the proof and the checkers that read it.

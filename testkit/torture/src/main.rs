@@ -1,0 +1,3 @@
+//! Real processes under every fault a machine can make.
+
+fn main() {}
