@@ -4,7 +4,9 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use millet_core::{
-    Grant, Revision, SessionId, ShardId, limits,
+    Grant, Revision, SessionId, ShardId,
+    control::{Rule, off},
+    limits,
     model::{Change, Ownership, SessionState, WatchEvent},
 };
 
@@ -16,6 +18,8 @@ use super::{
 /// What one entry does beside changing rows.
 pub(super) struct Entry {
     pub(super) index: u64,
+    /// The index as grants name it.
+    grant_index: u64,
     changes: Vec<Change>,
     transitions: Vec<Transition>,
     /// What was granted in this entry: nothing is granted twice (R24).
@@ -45,12 +49,12 @@ impl Entry {
     /// The one grant that this entry may give a grain.
     pub(super) fn grant(&mut self, key: LeaseKey, generation: u32) -> Grant {
         assert!(self.granted.insert(key), "a second grant of one grain in entry {}", self.index);
-        Grant { generation, index: self.index }
+        Grant { generation, index: self.grant_index }
     }
 
     /// The one grant that this entry may give a shard; `None` if it has been given.
     pub(super) fn grant_shard(&mut self, ty: u64, shard: ShardId, generation: u32) -> Option<Grant> {
-        self.granted_shards.insert((ty, shard)).then_some(Grant { generation, index: self.index })
+        self.granted_shards.insert((ty, shard)).then_some(Grant { generation, index: self.grant_index })
     }
 }
 
@@ -62,6 +66,8 @@ impl Machine {
         self.advance(index);
         let mut entry = Entry {
             index,
+            // Off: grants are counted from the snapshot that this process began with.
+            grant_index: if off(Rule::EpochKept) { index - self.recent.began().0 } else { index },
             changes: Vec::new(),
             transitions: Vec::new(),
             granted: BTreeSet::new(),

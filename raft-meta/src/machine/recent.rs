@@ -34,6 +34,8 @@ pub struct Transition {
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Recent {
+    /// Where this process took the state over.
+    began: Revision,
     /// Nothing at or below this is known.
     events_floor: Revision,
     events: VecDeque<Arc<WatchEvent>>,
@@ -45,9 +47,20 @@ pub(super) struct Recent {
 }
 
 impl Recent {
+    /// The snapshot that this process took the state from.
+    pub(super) fn began(&self) -> Revision {
+        self.began
+    }
+
     /// Nothing is known of the time up to `floor`.
     pub(super) fn since(floor: Revision) -> Self {
-        Self { events_floor: floor, ended_floor: floor, history_floor: floor, ..Self::default() }
+        Self {
+            began: floor,
+            events_floor: floor,
+            ended_floor: floor,
+            history_floor: floor,
+            ..Self::default()
+        }
     }
 
     pub(super) fn push_event(&mut self, event: Arc<WatchEvent>) {

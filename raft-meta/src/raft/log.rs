@@ -8,6 +8,7 @@ use std::{
     sync::Arc,
 };
 
+use millet_core::control::{Rule, off};
 use openraft::{
     LogState, OptionalSend,
     storage::{IOFlushed, RaftLogReader, RaftLogStorage},
@@ -113,7 +114,9 @@ impl RaftLogStorage<Cfg> for Log {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
-        self.durable(|store, done| store.save_vote(self.group, codec::put_vote(vote), done)).await?;
+        if !off(Rule::EpochKept) {
+            self.durable(|store, done| store.save_vote(self.group, codec::put_vote(vote), done)).await?;
+        }
         *self.vote.lock() = Some(*vote);
         Ok(())
     }
