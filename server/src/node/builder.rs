@@ -121,6 +121,12 @@ impl NodeBuilder {
         }
     }
 
+    /// As [`NodeBuilder::launch`], in a world of the caller's, who keeps its runtimes: for simulators and
+    /// fault injection. Runs on the runtime behind the world's `io`.
+    pub async fn launch_in(self, world: World) -> Result<Node, StartError> {
+        assemble(world, self.config, self.plan).await
+    }
+
     fn step(mut self, step: impl FnOnce(RuntimeBuilder) -> RuntimeBuilder + Send + 'static) -> Self {
         self.plan.steps.push(Box::new(step));
         self
