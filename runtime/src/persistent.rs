@@ -82,6 +82,12 @@ impl<T> Persistent<T> {
     pub fn is_dirty(&self) -> bool {
         self.dirty
     }
+
+    /// The version of the last write that the store has accepted, as far as this activation knows; 0
+    /// before the first. The next save becomes the one after it.
+    pub fn version(&self) -> Version {
+        self.version
+    }
 }
 
 impl<T> Deref for Persistent<T> {

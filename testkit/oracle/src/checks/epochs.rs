@@ -1,0 +1,104 @@
+//! What answers say about who served them, in the order of real time: epochs never go back (I3, and for
+//! singletons "at most one"), one token is one activation (I1), every answer of a grain names its token
+//! (I5); overlapping leases are counted (I5).
+
+use std::collections::HashMap;
+
+use crate::{
+    findings::Findings,
+    history::{Epoch, Invariant, Micros, OpId, Served, Workload},
+    run::{GrainNo, Lease, Op},
+};
+
+/// Leases that overlapped, as far as they were observed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Overlaps {
+    pub(crate) count: u64,
+    pub(crate) longest_us: Micros,
+}
+
+struct Answered {
+    invoked: Micros,
+    ended: Micros,
+    epoch: Epoch,
+    op: OpId,
+}
+
+pub(super) fn check(f: &mut Findings<'_>) {
+    let run = f.run;
+    for (grain, ops) in run.by_grain(|op| op.workload != Workload::Store) {
+        let mut answers = Vec::new();
+        let mut lives: HashMap<Epoch, (Served, OpId)> = HashMap::new();
+        for op in &ops {
+            let Some((ended, served, _)) = op.ok() else { continue };
+            f.checked(Invariant::Routing, 1);
+            let Some(served) = served else {
+                let what = format!("the answer to op {} does not say which activation gave it", op.id);
+                f.violated(Invariant::Routing, grain, &[op.id], what);
+                continue;
+            };
+            let (first, by) = lives.entry(served.epoch).or_insert((*served, op.id));
+            if (first.life, first.session) != (served.life, served.session) {
+                let what = format!(
+                    "token {} answered as activation {} of session {} and as activation {} of session {}",
+                    served.epoch, first.life, first.session, served.life, served.session
+                );
+                f.violated(Invariant::SingleActivation, grain, &[*by, op.id], what);
+            }
+            answers.push(Answered { invoked: op.invoked, ended, epoch: served.epoch, op: op.id });
+        }
+        let singleton = ops.iter().any(|op| op.workload == Workload::Singleton);
+        let invariant = if singleton { Invariant::AtMostOne } else { Invariant::MonotoneEpochs };
+        f.checked(invariant, answers.len());
+        in_order(f, invariant, grain, answers);
+    }
+}
+
+/// Whatever was asked after an answer of a token had come is answered by that token or a higher one.
+fn in_order(f: &mut Findings<'_>, invariant: Invariant, grain: GrainNo, answers: Vec<Answered>) {
+    let mut ended: Vec<(Micros, Epoch, OpId)> = answers.iter().map(|a| (a.ended, a.epoch, a.op)).collect();
+    ended.sort_unstable();
+    let mut ended = ended.into_iter().peekable();
+    let mut highest = (Epoch::default(), 0);
+    for a in answers {
+        while let Some((_, epoch, op)) = ended.next_if(|(at, ..)| *at < a.invoked) {
+            highest = highest.max((epoch, op));
+        }
+        if a.epoch >= highest.0 || !f.run.header.limits.clocks_within_bound {
+            continue;
+        }
+        let what = format!(
+            "op {} was answered under {} though op {} had been answered under {} before it was sent",
+            a.op, a.epoch, highest.1, highest.0
+        );
+        f.violated(invariant, grain, &[highest.1, a.op], what);
+    }
+}
+
+/// Counts overlaps of leases of the same grain or shard.
+pub(crate) fn overlaps(leases: &[Lease]) -> Overlaps {
+    let mut of: HashMap<&str, Vec<&Lease>> = HashMap::new();
+    for lease in leases {
+        of.entry(&lease.of).or_default().push(lease);
+    }
+    let mut found = Overlaps::default();
+    for held in of.values_mut() {
+        held.sort_by_key(|lease| lease.from);
+        let mut longest: Option<&Lease> = None;
+        for lease in held {
+            if let Some(before) = longest.filter(|l| l.session != lease.session && l.until > lease.from) {
+                found.count += 1;
+                found.longest_us = found.longest_us.max(before.until.min(lease.until) - lease.from);
+            }
+            if longest.is_none_or(|l| lease.until > l.until) {
+                longest = Some(lease);
+            }
+        }
+    }
+    found
+}
+
+/// Whether the operation was answered by a session.
+pub(crate) fn session_of(op: &Op) -> Option<u64> {
+    op.ok().and_then(|(_, served, _)| served).map(|s| s.session)
+}
