@@ -1,13 +1,16 @@
 //! Project tasks, run as `cargo xtask <task>`: `check` is the gate that every change passes, `tidy` the
-//! part of it that reads the tree. Nothing here is linked into what ships.
+//! part of it that reads the tree, `torture` runs real processes under faults. Nothing here is linked into
+//! what ships.
 
 mod check;
 mod tidy;
+mod torture;
 
 use std::{path::PathBuf, process::ExitCode};
 
 const USAGE: &str = "usage: cargo xtask check [--fast] [--skip STEP]... [--only STEP]...
        cargo xtask tidy
+       cargo xtask torture [--seconds N] [--only FAULT] [--seed S] [--json] [--keep]
 steps of check, in order: fmt, tidy, clippy, test, deny
   --fast   fmt, tidy and clippy only";
 
@@ -17,6 +20,7 @@ fn main() -> ExitCode {
     let passed = match args.as_slice() {
         ["check", options @ ..] => check::Plan::parse(options).and_then(|plan| check::run(&root(), &plan)),
         ["tidy"] => tidy::report(&root()),
+        ["torture", options @ ..] => torture::run(&root(), options),
         _ => Err(anyhow::anyhow!("{USAGE}")),
     };
     match passed {
