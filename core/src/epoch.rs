@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::control::{Rule, off};
+
 /// What the metadata store hands out: a grain or shard lease, of which there is never a second with
 /// the same value. Ordered by generation first, so that any start that does not come from a quorum of
 /// the old group can outrank everything before it (R11, R16).
@@ -22,6 +24,13 @@ pub struct Epoch {
     pub grant: Grant,
     /// A per-process counter: every activation has a new one.
     pub activation: u32,
+}
+
+impl Epoch {
+    /// The token of one activation under a grant (R3).
+    pub fn of(grant: Grant, activation: u32) -> Self {
+        Self { grant, activation: if off(Rule::R3) { 0 } else { activation } }
+    }
 }
 
 impl fmt::Display for Grant {

@@ -2,12 +2,14 @@
 //! of `StateStore`, in the smallest form they can be written.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use crate::{
-    BoxFuture, Epoch, GrainId, GrainType, Grant, SessionId, ShardId, limits,
+    BoxFuture, Epoch, GrainId, GrainType, Grant, SessionId, ShardId,
+    control::{Rule, off},
+    limits,
     store::{StateStore, StoreError, Stored, Token, Version, Write},
 };
 use bytes::Bytes;
@@ -16,16 +18,17 @@ use bytes::Bytes;
 #[derive(Default)]
 pub struct MemoryStore(Mutex<Tables>);
 
-#[derive(Default)]
-struct Tables {
-    rows: HashMap<(GrainId, String), Row>,
-    shards: HashMap<(GrainType, ShardId), Grant>,
+/// What the store holds, and its rules: pure, so that the proof's model runs them too.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Tables {
+    rows: BTreeMap<(GrainId, String), Row>,
+    shards: BTreeMap<(GrainType, ShardId), Grant>,
     /// The highest generation seen of a type: lower ones are over (R11).
-    generations: HashMap<GrainType, u32>,
+    generations: BTreeMap<GrainType, u32>,
     oldest: SessionId,
 }
 
-#[derive(Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 struct Row {
     floor: Epoch,
     version: Version,
@@ -73,10 +76,7 @@ impl Tables {
             let grant = self.shards.get(&(ty.clone(), shard)).copied().unwrap_or_default();
             floor = floor.max(Epoch { grant, activation: 0 });
         }
-        if given < floor {
-            return Err(StoreError::Fenced { given, floor });
-        }
-        Ok(())
+        fence(given, floor)
     }
 
     /// An admitted token's generation ends the lower ones (R11).
@@ -84,16 +84,52 @@ impl Tables {
         self.generations.insert(ty.clone(), token.epoch.grant.generation);
     }
 
-    fn open(&mut self, grain: &GrainId, slot: &str, token: Token) -> Result<Stored, StoreError> {
+    /// See [`StateStore::open`].
+    pub fn open(&mut self, grain: &GrainId, slot: &str, token: Token) -> Result<Stored, StoreError> {
         self.admit(&grain.ty, None, token)?;
         let row = self.rows.entry((grain.clone(), slot.to_owned())).or_default();
-        row.raise(token)?;
+        fence(token.epoch, row.floor)?;
+        if !off(Rule::R2) {
+            row.floor = token.epoch;
+        }
         let stored = Stored { version: row.version, value: row.value.clone() };
         self.raise_generation(&grain.ty, token);
         Ok(stored)
     }
 
-    fn write(&mut self, w: Write<'_>, value: Option<Bytes>) -> Result<Version, StoreError> {
+    /// See [`StateStore::open_shard`].
+    pub fn open_shard(
+        &mut self,
+        ty: &GrainType,
+        shard: ShardId,
+        grant: Grant,
+        session: SessionId,
+    ) -> Result<(), StoreError> {
+        let token = Token { epoch: Epoch { grant, activation: 0 }, session };
+        self.admit(ty, Some(shard), token)?;
+        self.raise_generation(ty, token);
+        self.shards.insert((ty.clone(), shard), grant);
+        Ok(())
+    }
+
+    /// See [`StateStore::load`].
+    pub fn load(
+        &self,
+        grain: &GrainId,
+        slot: &str,
+        shard: ShardId,
+        token: Token,
+    ) -> Result<Stored, StoreError> {
+        self.admit(&grain.ty, Some(shard), token)?;
+        let Some(row) = self.rows.get(&(grain.clone(), slot.to_owned())) else {
+            return Ok(Stored::default());
+        };
+        fence(token.epoch, row.floor)?;
+        Ok(Stored { version: row.version, value: row.value.clone() })
+    }
+
+    /// See [`StateStore::save`]; without a value, [`StateStore::clear`].
+    pub fn write(&mut self, w: Write<'_>, value: Option<Bytes>) -> Result<Version, StoreError> {
         if let Some(bytes) = value.as_ref().map(Bytes::len).filter(|n| *n > limits::STATE_BYTES) {
             return Err(StoreError::TooLarge { bytes, limit: limits::STATE_BYTES });
         }
@@ -101,9 +137,7 @@ impl Tables {
         let key = (w.grain.clone(), w.slot.to_owned());
         let fresh = Row::default();
         let row = self.rows.get(&key).unwrap_or(&fresh);
-        if w.token.epoch < row.floor {
-            return Err(StoreError::Fenced { given: w.token.epoch, floor: row.floor });
-        }
+        fence(w.token.epoch, row.floor)?;
         let next = Version(w.version.0 + 1);
         if row.version == next && row.writer == w.token.epoch {
             return Ok(next);
@@ -112,21 +146,15 @@ impl Tables {
             return Err(StoreError::Version { given: w.version, stored: row.version });
         }
         let row = self.rows.entry(key).or_default();
-        row.raise(w.token)?;
-        (row.version, row.writer, row.value) = (next, w.token.epoch, value);
+        *row = Row { floor: w.token.epoch, version: next, writer: w.token.epoch, value };
         self.raise_generation(&w.grain.ty, w.token);
         Ok(next)
     }
 }
 
-impl Row {
-    fn raise(&mut self, token: Token) -> Result<(), StoreError> {
-        if token.epoch < self.floor {
-            return Err(StoreError::Fenced { given: token.epoch, floor: self.floor });
-        }
-        self.floor = token.epoch;
-        Ok(())
-    }
+/// Lower tokens are refused (G1a).
+fn fence(given: Epoch, floor: Epoch) -> Result<(), StoreError> {
+    if given < floor && !off(Rule::Fence) { Err(StoreError::Fenced { given, floor }) } else { Ok(()) }
 }
 
 impl StateStore for MemoryStore {
@@ -146,14 +174,7 @@ impl StateStore for MemoryStore {
         grant: Grant,
         session: SessionId,
     ) -> BoxFuture<'a, Result<(), StoreError>> {
-        Box::pin(async move {
-            let t = &mut *self.tables();
-            let token = Token { epoch: Epoch { grant, activation: 0 }, session };
-            t.admit(ty, Some(shard), token)?;
-            t.raise_generation(ty, token);
-            t.shards.insert((ty.clone(), shard), grant);
-            Ok(())
-        })
+        Box::pin(async move { self.tables().open_shard(ty, shard, grant, session) })
     }
 
     fn load<'a>(
@@ -163,17 +184,7 @@ impl StateStore for MemoryStore {
         shard: ShardId,
         token: Token,
     ) -> BoxFuture<'a, Result<Stored, StoreError>> {
-        Box::pin(async move {
-            let t = self.tables();
-            t.admit(&grain.ty, Some(shard), token)?;
-            let Some(row) = t.rows.get(&(grain.clone(), slot.to_owned())) else {
-                return Ok(Stored::default());
-            };
-            if token.epoch < row.floor {
-                return Err(StoreError::Fenced { given: token.epoch, floor: row.floor });
-            }
-            Ok(Stored { version: row.version, value: row.value.clone() })
-        })
+        Box::pin(async move { self.tables().load(grain, slot, shard, token) })
     }
 
     fn save<'a>(&'a self, write: Write<'a>, value: Bytes) -> BoxFuture<'a, Result<Version, StoreError>> {

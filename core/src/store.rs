@@ -3,7 +3,10 @@
 
 use bytes::Bytes;
 
-use crate::{BoxFuture, Epoch, GrainId, GrainType, Grant, SessionId, ShardId};
+use crate::{
+    BoxFuture, Epoch, GrainId, GrainType, Grant, SessionId, ShardId,
+    control::{Rule, off},
+};
 
 /// Counts the accepted writes of one grain; never restarts, not even after `clear`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
@@ -17,6 +20,23 @@ pub struct Token {
     pub epoch: Epoch,
     /// Its session; stores refuse sessions below the oldest living one they were told of.
     pub session: SessionId,
+}
+
+/// What the memory image of a moving activation is stamped with.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ImageStamp {
+    /// The token it ran under.
+    pub epoch: Epoch,
+    /// The version it had loaded or saved last.
+    pub version: Version,
+}
+
+impl ImageStamp {
+    /// Whether the image may be used under a grant that replaced `previous` by a Move, where `open`
+    /// returned `opened`. If not it is thrown away and the state loaded (R23).
+    pub fn fits(&self, previous: Option<Grant>, opened: Version) -> bool {
+        off(Rule::R23) || previous == Some(self.epoch.grant) && opened == self.version
+    }
 }
 
 /// A grain's stored value.

@@ -41,6 +41,10 @@ impl Owners for Directory {
         self.open_claim(&key, session)
     }
 
+    fn own_session(&self) -> Option<Arc<SessionLease>> {
+        self.session()
+    }
+
     fn give_up(&self, grain: &GrainId, claim: &Claim) {
         if claim.shard.is_none() {
             self.release(grain, claim.session.id(), claim.grant);

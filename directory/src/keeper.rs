@@ -7,7 +7,9 @@
 use std::{collections::VecDeque, time::Duration};
 
 use millet_core::{
-    BootTime, Revision, SessionId, SessionLease, limits,
+    BootTime, Revision, SessionId, SessionLease,
+    control::{Rule, off},
+    limits,
     model::{Keepalive, KeepaliveAnswer, OpenedSession, Verdict, WorkerLease},
 };
 
@@ -268,6 +270,10 @@ impl Keeper {
         self.live = Some(Live::new(opened, now));
         let mut effects =
             vec![Effect::Opened { session: opened.session, ttl: opened.ttl, worker: opened.worker }];
+        if off(Rule::R7) {
+            effects.push(Effect::Renewed { session: opened.session, sent: now, reserved_ms: 0 });
+            effects.push(Effect::Ready { session: opened.session });
+        }
         self.step_live(now, &mut effects);
         effects
     }
@@ -340,6 +346,9 @@ impl Keeper {
         if now >= live.restart_watch_at() {
             live.restart_at = now.after(live.ttl / WATCH_TRIES);
             effects.push(Effect::Resync);
+        }
+        if self.phase == Phase::Serving && now >= live.until && off(Rule::R4) {
+            return self.end(now, EndReason::Dead, effects);
         }
         if self.phase == Phase::Serving && now >= live.until {
             effects.push(Effect::Frozen { session: live.id });

@@ -7,7 +7,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use millet_core::{GrainId, Grant, SessionId};
+use millet_core::{
+    GrainId, Grant, SessionId,
+    control::{Rule, off},
+};
 
 use crate::meta::{Acquired, Holder};
 
@@ -80,7 +83,7 @@ impl LeaseBook {
         if self.session != Some(session) {
             return Acquisition::SessionOver;
         }
-        let given_up = self.grains.get(grain).and_then(|p| p.given_up);
+        let given_up = self.grains.get(grain).and_then(|p| p.given_up).filter(|_| !off(Rule::R1));
         self.acquire_ended(grain, id);
         match answer {
             Acquired::Granted(grant) if given_up.is_some_and(|mark| grant <= mark) => Acquisition::AskAgain,
@@ -129,7 +132,7 @@ impl LeaseBook {
 
     /// Whether an unanswered hand-back makes an acquire pointless for now.
     pub fn is_handing_back(&self, grain: &GrainId) -> bool {
-        self.grains.get(grain).is_some_and(|p| p.hand_backs > 0)
+        self.grains.get(grain).is_some_and(|p| p.hand_backs > 0) && !off(Rule::R1)
     }
 
     /// Hand-backs not yet answered.

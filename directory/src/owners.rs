@@ -41,6 +41,12 @@ pub trait Owners: Send + Sync + 'static {
     /// As `claim`, where it needs no waiting: sharded grains whose shard is held here. `None`: use `claim`.
     fn claim_now(&self, grain: &GrainId) -> Option<Claim>;
 
+    /// The node's session of this moment, whatever an activation was born under. Nothing is decided by it
+    /// (R12): it is there for the control that shows why.
+    fn own_session(&self) -> Option<Arc<SessionLease>> {
+        None
+    }
+
     /// Ends the use of a leased grain's claim: from this call on its grant is dead on this node for
     /// ever (R1); the release is queued and repeated until the metadata store has answered. Does nothing
     /// for sharded grains. The activation's turns have ended and its writes have a definite outcome.

@@ -6,7 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use millet_core::{GrainType, Grant, SessionId, ShardId, model::ShardState};
+use millet_core::{
+    GrainType, Grant, SessionId, ShardId,
+    control::{Rule, off},
+    model::ShardState,
+};
 
 use crate::meta::ShardAck;
 
@@ -151,7 +155,7 @@ impl ShardBook {
     }
 
     fn assigned(&mut self, key: &ShardKey, grant: Grant, session: SessionId) -> Vec<ShardEffect> {
-        if self.given_up.get(key).is_some_and(|mark| grant <= *mark) {
+        if self.has_given_up(key, grant) {
             return Vec::new(); // R1
         }
         match self.slots.get_mut(key) {
@@ -173,7 +177,7 @@ impl ShardBook {
     }
 
     fn revoking(&mut self, key: &ShardKey, grant: Grant, session: SessionId) -> Vec<ShardEffect> {
-        if self.given_up.get(key).is_some_and(|mark| grant <= *mark) {
+        if self.has_given_up(key, grant) {
             return Vec::new(); // its ack is on the way
         }
         match self.slots.get_mut(key) {
@@ -215,6 +219,10 @@ impl ShardBook {
                 }
             },
         }
+    }
+
+    fn has_given_up(&self, key: &ShardKey, grant: Grant) -> bool {
+        self.given_up.get(key).is_some_and(|mark| grant <= *mark) && !off(Rule::R1)
     }
 
     fn mark(&mut self, key: &ShardKey, grant: Grant) {

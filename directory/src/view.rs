@@ -10,6 +10,7 @@ use std::{
 
 use millet_core::{
     GrainType, Grant, NodeId, Revision, SessionId, ShardId,
+    control::{Rule, off},
     model::{Change, SessionInfo, SessionState, ShardState, TypeRow, ViewSnapshot, WatchEvent, Watched},
 };
 use millet_placement::Ring;
@@ -188,7 +189,7 @@ impl View {
     }
 
     fn apply_event(&mut self, event: &WatchEvent) -> Delta {
-        if event.revision <= self.revision {
+        if event.revision <= self.revision && !off(Rule::R17) {
             return Delta { stale: true, ..Delta::default() };
         }
         let mut delta = Delta { changed: !event.changes.is_empty(), ..Delta::default() };
@@ -209,7 +210,7 @@ impl View {
 
     /// Whoever is missing from a resync has ended (R17).
     fn resync(&mut self, snapshot: &ViewSnapshot) -> Delta {
-        if snapshot.revision < self.revision {
+        if snapshot.revision < self.revision && !off(Rule::R17) {
             return Delta { stale: true, ..Delta::default() };
         }
         let mut delta = Delta { changed: true, ..Delta::default() };

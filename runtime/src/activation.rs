@@ -68,7 +68,7 @@ pub(crate) struct Born {
 
 impl Born {
     pub(crate) fn epoch(&self) -> Epoch {
-        Epoch { grant: self.grant, activation: self.number }
+        Epoch::of(self.grant, self.number)
     }
     pub(crate) fn token(&self) -> Token {
         Token { epoch: self.epoch(), session: self.session.id() }

@@ -3,7 +3,10 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use millet_core::{BootTime, BoxFuture, SessionId};
+use millet_core::{
+    BootTime, BoxFuture, SessionId,
+    control::{Rule, off},
+};
 
 use crate::{Grain, activation::Activation};
 
@@ -34,6 +37,9 @@ impl<G: Grain> Activation<G> {
     /// As `standing`; `now` was read just before.
     pub(crate) fn standing_at(&self, now: BootTime) -> Standing {
         let Some(born) = self.born.get() else { return Standing::Ended };
+        if off(Rule::R12) && self.host.deps.owners.own_session().is_some_and(|s| s.valid_at(now)) {
+            return Standing::Valid;
+        }
         if self.flags.load(Ordering::Acquire) & REVOKED != 0 || born.session.is_dead() {
             Standing::Ended
         } else if born.session.valid_at(now) {
@@ -47,6 +53,7 @@ impl<G: Grain> Activation<G> {
     pub(crate) async fn may_leave(&self, until: BootTime) -> bool {
         loop {
             match self.standing() {
+                _ if off(Rule::Exit) => return true,
                 Standing::Valid => return true,
                 Standing::Ended => return self.fenced(),
                 Standing::Frozen => {}

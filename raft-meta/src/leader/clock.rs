@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use millet_core::BootTime;
+use millet_core::{
+    BootTime,
+    control::{Rule, off},
+};
 
 /// What the leader may do now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,7 +21,7 @@ pub enum Turn {
     Propose,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Running {
     /// Cluster time at the last stamp, and our clock then.
     cluster: Duration,
@@ -30,7 +33,7 @@ struct Running {
 
 /// The leader's clock: cluster time of the last applied Tick when its leadership began, plus its own
 /// boot clock since, of which a gap between two Ticks counts as at most two intervals.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct LeaderClock {
     interval: Duration,
     running: Option<Running>,
@@ -64,11 +67,16 @@ impl LeaderClock {
     /// which keepalives that wait in buffers are taken in before time moves.
     pub fn turn(&mut self, now: BootTime) -> Turn {
         let Some(running) = &mut self.running else { return Turn::NotLeading };
-        if now.since(running.seen) > self.interval * 2 {
+        if now.since(running.seen) > self.interval * 2 && !off(Rule::R21) {
             running.settled = now.after(self.interval);
         }
         running.seen = running.seen.max(now);
         if now < running.settled { Turn::Drain { until: running.settled } } else { Turn::Propose }
+    }
+
+    /// The clock as last read by [`LeaderClock::turn`]: what a stamp must not use (R6).
+    pub(super) fn asked(&self) -> BootTime {
+        self.running.map_or(BootTime(0), |running| running.seen)
     }
 
     /// A Tick has been applied, and our clock was read after that: never be behind what is committed.
@@ -86,7 +94,8 @@ impl LeaderClock {
             return None;
         }
         let running = self.running.as_mut()?;
-        running.cluster += now.since(running.stamped).min(self.interval * 2);
+        let limit = if off(Rule::R21) { Duration::MAX } else { self.interval * 2 };
+        running.cluster += now.since(running.stamped).min(limit);
         running.stamped = running.stamped.max(now);
         Some(u64::try_from(running.cluster.as_millis()).unwrap_or(u64::MAX))
     }

@@ -5,7 +5,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use millet_core::{
-    BootTime, Revision, SessionId, limits,
+    BootTime, Revision, SessionId,
+    control::{Rule, off},
+    limits,
     model::{Keepalive, KeepaliveAnswer, Verdict},
 };
 
@@ -15,14 +17,14 @@ use crate::machine::{Command, Machine, Renewed, Tick, Ticked};
 /// How many numbers back the last heard answer may be for a session to be renewed (R22).
 const HEARD_WITHIN: u64 = 2;
 
-#[derive(Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Waiter<W> {
     number: u64,
     revision: Revision,
     to: W,
 }
 
-#[derive(Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Pending<W> {
     newest: Renewed,
     waiters: VecDeque<Waiter<W>>,
@@ -59,7 +61,7 @@ pub enum Offered<W> {
 }
 
 /// Collects keepalives between two Ticks: at most one entry per living session.
-#[derive(Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Renewals<W> {
     open: Set<W>,
 }
@@ -100,7 +102,9 @@ impl<W> Renewals<W> {
         let Keepalive { session, number, heard, revision, activations, reserve_ms } = *keepalive;
         let at_once = if machine.is_ended(session) {
             Some(Verdict::Dead)
-        } else if machine.session(session).is_none() || number.saturating_sub(heard) > HEARD_WITHIN {
+        } else if machine.session(session).is_none()
+            || number.saturating_sub(heard) > HEARD_WITHIN && !off(Rule::R22)
+        {
             Some(Verdict::NotRenewed)
         } else {
             None
@@ -144,7 +148,7 @@ impl<W> Renewals<W> {
 }
 
 /// A set of keepalives that takes no more in.
-#[derive(Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct ClosedSet<W> {
     set: Set<W>,
 }
@@ -159,7 +163,8 @@ impl<W> ClosedSet<W> {
         read: impl FnOnce() -> BootTime,
         wall_ms: u64,
     ) -> Result<Proposal<W>, Self> {
-        let Some(time_ms) = clock.stamp(read()) else { return Err(self) };
+        let now = if off(Rule::R6) { clock.asked() } else { read() };
+        let Some(time_ms) = clock.stamp(now) else { return Err(self) };
         let renewed = self.set.values().map(|pending| pending.newest).collect();
         let command = Command::Tick(Tick { time_ms, wall_ms, renewed });
         Ok(Proposal { command, set: self.set })
@@ -167,7 +172,7 @@ impl<W> ClosedSet<W> {
 }
 
 /// A Tick to be proposed, for the proposer's own term only.
-#[derive(Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Proposal<W> {
     command: Command,
     set: Set<W>,

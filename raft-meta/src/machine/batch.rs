@@ -3,6 +3,7 @@
 
 use millet_core::{
     Grant, SessionId, ShardId,
+    control::{Rule, off},
     model::{Change, SessionState, ShardState},
 };
 
@@ -170,9 +171,10 @@ impl State {
         if given_up {
             kind.give_up_old(from.0, from.1);
         }
-        let Some(row) = kind.shard(shard).filter(|row| row.holder() == Some(from)) else {
-            return OpResult::Done;
+        let named = |row: &ShardState| {
+            row.holder() == Some(from) || off(Rule::R8) && row.holder().is_some_and(|(s, _)| s == from.0)
         };
+        let Some(row) = kind.shard(shard).filter(named) else { return OpResult::Done };
         match (row, given_up) {
             (ShardState::Assigned { .. }, false) | (ShardState::Free, _) => {}
             (ShardState::Revoking { .. }, false) => {

@@ -143,7 +143,7 @@ pub struct Tick {
 }
 
 /// One renewal within a [`Tick`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Renewed {
     /// Whose.
     pub session: SessionId,

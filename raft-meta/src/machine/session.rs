@@ -8,7 +8,9 @@ use std::{
 };
 
 use millet_core::{
-    KeyKind, NodeId, SessionId, limits,
+    KeyKind, NodeId, SessionId,
+    control::{Rule, off},
+    limits,
     model::{NodeInfo, Ownership, SessionInfo, SessionState},
 };
 use serde::{Deserialize, Serialize};
@@ -45,7 +47,8 @@ impl Session {
     pub fn has_authority(&self) -> bool {
         match self.state {
             SessionState::Alive | SessionState::Draining => true,
-            SessionState::Opened | SessionState::Dead => false,
+            SessionState::Opened => off(Rule::R7),
+            SessionState::Dead => false,
         }
     }
 

@@ -1,0 +1,4 @@
+//! The models, explored to their bounds; and each rule switched off, which must be seen.
+
+mod grain;
+mod store;
