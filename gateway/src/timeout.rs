@@ -11,10 +11,15 @@ use millet_core::{ErrorKind, limits};
 /// # Errors
 /// `BadArgument` if the header is malformed (tonic itself would let the call run without a limit).
 pub(crate) fn of(headers: &HeaderMap) -> Result<Duration, ErrorKind> {
-    let Some(value) = headers.get("grpc-timeout") else { return Ok(limits::DEFAULT_DEADLINE) };
+    Ok(in_header(headers)?.unwrap_or(limits::DEFAULT_DEADLINE))
+}
+
+/// What the header says, if it is there; see [`of`].
+pub(crate) fn in_header(headers: &HeaderMap) -> Result<Option<Duration>, ErrorKind> {
+    let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
     let text = value.to_str().unwrap_or("");
     match parse(text) {
-        Some(d) => Ok(d.min(limits::MAX_DEADLINE)),
+        Some(d) => Ok(Some(d.min(limits::MAX_DEADLINE))),
         None => {
             let shown: String = text.chars().take(40).collect();
             let why = format!("grpc-timeout {shown:?} is not 1 to 8 digits and one of H, M, S, m, u, n");

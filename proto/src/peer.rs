@@ -18,6 +18,9 @@ use crate::{
 /// The protocol versions this build speaks, lowest and highest.
 pub const PROTOCOL: (u32, u32) = (1, 1);
 
+/// Names of abilities in one hello.
+const FEATURES: usize = 64;
+
 /// What each side of a lane says first.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Hello {
@@ -65,6 +68,14 @@ impl TryFrom<wire::Hello> for Hello {
         if h.protocol_min > h.protocol_max || h.protocol_max == 0 {
             let why = format!("{}..{} is not a range of versions", h.protocol_min, h.protocol_max);
             return Err(WireError::bad("Hello.protocol_max", why));
+        }
+        if h.cluster.len() > limits::CLUSTER_NAME_BYTES {
+            let why =
+                format!("{} bytes are over the limit of {}", h.cluster.len(), limits::CLUSTER_NAME_BYTES);
+            return Err(WireError::bad("Hello.cluster", why));
+        }
+        if h.features.len() > FEATURES || h.features.iter().any(|f| f.len() > limits::TYPE_NAME_BYTES) {
+            return Err(WireError::bad("Hello.features", "more or longer than any node has"));
         }
         Ok(Self {
             cluster: h.cluster,

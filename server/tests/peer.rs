@@ -115,8 +115,8 @@ async fn node_of(cluster: &str, id: u64, change: impl FnOnce(&mut TransportConfi
     transport.attach(cluster.into(), who.clone(), Arc::downgrade(&residents));
     let (listener, addr) = listen::bind(&*world.net, "test", "127.0.0.1:0").await.expect("a free port");
     let stop = CancellationToken::new();
-    let router = listen::server().add_service(transport.service());
-    tokio::spawn(listen::serve(router, listener, stop.clone().cancelled_owned(), Duration::ZERO));
+    let router = listen::inner_server().add_service(transport.service());
+    tokio::spawn(listen::serve("peer", router, listener, stop.clone().cancelled_owned(), Duration::ZERO));
     let peer = PeerId { node: NodeId(id), session: SessionId(id * 10), addr: addr.to_string() };
     Node { transport, who, echo, peer, world, stop }
 }

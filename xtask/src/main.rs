@@ -2,6 +2,7 @@
 //! part of it that reads the tree, `torture` runs real processes under faults. Nothing here is linked into
 //! what ships.
 
+mod abuse;
 mod check;
 mod tidy;
 mod torture;
@@ -11,6 +12,7 @@ use std::{path::PathBuf, process::ExitCode};
 const USAGE: &str = "usage: cargo xtask check [--fast] [--skip STEP]... [--only STEP]...
        cargo xtask tidy
        cargo xtask torture [--seconds N] [--only FAULT] [--seed S] [--json] [--keep]
+       cargo xtask abuse [--only ROW]
 steps of check, in order: fmt, tidy, clippy, test, deny
   --fast   fmt, tidy and clippy only";
 
@@ -21,6 +23,8 @@ fn main() -> ExitCode {
         ["check", options @ ..] => check::Plan::parse(options).and_then(|plan| check::run(&root(), &plan)),
         ["tidy"] => tidy::report(&root()),
         ["torture", options @ ..] => torture::run(&root(), options),
+        ["abuse"] => abuse::run(&root(), None),
+        ["abuse", "--only", row] => abuse::run(&root(), Some(row)),
         _ => Err(anyhow::anyhow!("{USAGE}")),
     };
     match passed {

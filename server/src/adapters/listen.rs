@@ -1,10 +1,18 @@
 //! Binding ports and serving gRPC on them, with the limits tonic leaves open.
 
-use std::{future::Future, io, net::SocketAddr, time::Duration};
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::TryStreamExt;
-use millet_gateway::{FIRST_BYTES, Prompt};
-use tonic::transport::{Server, server::Router};
+use millet_gateway::{Calm, FIRST_BYTES, Prompt, Rejects, Repair};
+use tonic::{
+    body::Body,
+    service::Routes,
+    transport::{Server, server::Router},
+};
+use tower::{
+    Layer, Service,
+    layer::util::{Identity, Stack},
+};
 
 use crate::world::{Incoming, Listener, Net, net};
 
@@ -39,6 +47,17 @@ pub async fn bind(
     Ok((listener, local))
 }
 
+/// What answers on the ports for nodes and for people where tonic deviates from the gRPC table.
+pub type Inner = Stack<Repair, Identity>;
+/// Takes as long as the snapshot is large; its sender has a limit of its own.
+const SNAPSHOT: &str = "/millet.v1.Raft/Snapshot";
+
+/// A gRPC server with our limits, for ports that nodes and people use. The API's own routes have a
+/// [`Repair`] of their own; see [`server`].
+pub fn inner_server() -> Server<Inner> {
+    server().layer(Repair::inner(SNAPSHOT))
+}
+
 /// A gRPC server with our limits.
 pub fn server() -> Server {
     Server::builder()
@@ -51,21 +70,31 @@ pub fn server() -> Server {
 }
 
 /// Serves until `stop`; then open streams have `grace` to end (tonic itself would wait for ever).
+/// `name` says in the log which port turned somebody away.
 ///
 /// Cancel safety: dropping the future closes every connection.
-pub async fn serve(
-    router: Router,
+pub async fn serve<L, A>(
+    name: &'static str,
+    router: Router<L>,
     listener: Box<dyn Listener>,
     stop: impl Future<Output = ()> + Send + 'static,
     grace: Duration,
-) {
+) where
+    L: Layer<Routes, Service = A>,
+    A: Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + 'static,
+    A::Future: Send,
+    A::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+{
     let (stopping, stopped) = tokio::sync::oneshot::channel();
     let signal = async move {
         stop.await;
         let _ = stopping.send(());
     };
-    // A connection that stays silent is cut off: tonic would keep it for ever.
-    let incoming = Incoming::new(listener).map_ok(|accepted| Prompt::new(accepted, FIRST_BYTES));
+    // A connection that stays silent, or floods us, is cut off: tonic would keep it for ever.
+    let rejects = Arc::new(Rejects::new(name));
+    let incoming = Incoming::new(listener).map_ok(move |accepted| {
+        Calm::new(Prompt::new(accepted, FIRST_BYTES, rejects.clone()), rejects.clone())
+    });
     let serving = router.serve_with_incoming_shutdown(incoming, signal);
     let limit = async {
         if stopped.await.is_ok() {

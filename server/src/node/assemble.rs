@@ -54,7 +54,11 @@ pub async fn assemble(world: World, config: Config, plan: Plan) -> Result<Node, 
     let serve = |name, router, listener| serve(&world, name, router, listener, &stop);
     let mut health = Vec::new();
     if let Some(listener) = ports.peer {
-        serve("peer listener", plane.serve(listen::server().add_service(transport.service())), listener);
+        serve(
+            "peer listener",
+            plane.serve(listen::inner_server().add_service(transport.service())),
+            listener,
+        );
     }
     if let Some(listener) = ports.api {
         let service = Api::new(
@@ -73,7 +77,7 @@ pub async fn assemble(world: World, config: Config, plan: Plan) -> Result<Node, 
     if let Some(listener) = ports.admin {
         let (reporter, service) = tonic_health::server::health_reporter();
         health.push(health::Reporter::Admin(reporter));
-        serve("admin listener", listen::server().add_service(service), listener);
+        serve("admin listener", listen::inner_server().add_service(service), listener);
     }
     let watching =
         health::report(Arc::downgrade(&parts.directory), world.clock.clone(), health, leaving.clone());
@@ -138,7 +142,7 @@ const API_GRACE: Duration = Duration::from_secs(2);
 
 impl Door {
     async fn serve(self, router: Router, listener: Box<dyn Listener>) {
-        listen::serve(router, listener, self.closing.cancelled_owned(), API_GRACE).await;
+        listen::serve("api", router, listener, self.closing.cancelled_owned(), API_GRACE).await;
         self.closed.cancel();
     }
 
@@ -239,12 +243,12 @@ fn advertised(setting: &str, bound: Option<SocketAddr>) -> String {
 fn serve(
     world: &World,
     name: &'static str,
-    router: Router,
+    router: Router<listen::Inner>,
     listener: Box<dyn Listener>,
     stop: &CancellationToken,
 ) {
     let stop = stop.clone().cancelled_owned();
-    world.io.spawn(name, Box::pin(listen::serve(router, listener, stop, LISTENER_GRACE)));
+    world.io.spawn(name, Box::pin(listen::serve(name, router, listener, stop, LISTENER_GRACE)));
 }
 
 /// The three listeners, bound before anything starts: a taken port stops the node early.

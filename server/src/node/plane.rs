@@ -113,7 +113,7 @@ impl Plane {
     }
 
     /// Adds what this node serves to other nodes.
-    pub(super) fn serve(&self, router: Router) -> Router {
+    pub(super) fn serve<L: Clone>(&self, router: Router<L>) -> Router<L> {
         match &self.stand {
             Stand::Memory(_) | Stand::Remote(_) => router,
             Stand::Member(member) => member.services().add_to(router),

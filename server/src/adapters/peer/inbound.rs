@@ -31,7 +31,7 @@ use super::{
 /// Calls a peer may have in flight on one lane. With [`limits::MESSAGE_BYTES`] not the bound on memory:
 /// that is [`BYTES`].
 const CREDIT: u32 = 16_384;
-/// Bytes on one lane, of arguments in flight and of answers not yet written; above this the lane is not
+/// Bytes on one lane, of calls in flight and of answers not yet written; above this the lane is not
 /// read, and HTTP/2 holds the peer back: one that reads no answers sends no more calls.
 const BYTES: usize = 64 * 1024 * 1024;
 /// The first frame must come within this, or the stream is closed (a silent connection holds memory).
@@ -76,8 +76,9 @@ impl Peer for Service {
     type LaneStream = Frames;
 
     async fn lane(&self, request: Request<Streaming<PeerFrame>>) -> Result<Response<Frames>, Status> {
-        let from =
-            request.extensions().get::<std::net::SocketAddr>().map_or_else(String::new, ToString::to_string);
+        // Without the port: whoever connects again and again is one line in the log.
+        let from = request.extensions().get::<std::net::SocketAddr>();
+        let from = from.map_or_else(String::new, |addr| addr.ip().to_string());
         let mut incoming = request.into_inner();
         let first = tokio::time::timeout(HELLO, incoming.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded(format!("no hello within {HELLO:?}")))??;
@@ -184,7 +185,21 @@ struct Reader {
     session: SessionId,
 }
 
-/// An answer on its way back: call id, argument bytes it held, outcome.
+/// What a call keeps in memory until it is answered: its arguments, and the names it carries along.
+fn held(call: &wire::Call) -> usize {
+    let grain = |g: &Option<wire::GrainId>| {
+        let key = g.as_ref().and_then(|g| g.key.as_ref()).and_then(|k| k.kind.as_ref());
+        let text = if let Some(wire::key::Kind::Text(text)) = key { text.len() } else { 0 };
+        CALL + g.as_ref().map_or(0, |g| g.r#type.len()) + text
+    };
+    let chain: usize = call.chain.iter().map(|f| grain(&f.grain)).sum();
+    let context: usize = call.context.iter().map(|e| CALL + e.key.len() + e.value.len()).sum();
+    call.args.len() + grain(&call.target) + chain + context
+}
+/// A call or a frame of its chain without its texts, about.
+const CALL: usize = 128;
+
+/// An answer on its way back: call id, bytes that its call held, outcome.
 type Running = BoxFuture<'static, (u64, usize, Outcome)>;
 
 impl Reader {
@@ -224,7 +239,7 @@ impl Reader {
 
     async fn calls(&self, mut incoming: Streaming<PeerFrame>) -> String {
         let mut running: FuturesUnordered<Running> = FuturesUnordered::new();
-        // Bytes of arguments in flight, and of answers that waited when last looked at.
+        // Bytes of calls in flight, and of answers that waited when last looked at.
         let (mut bytes, mut waiting) = (0, 0);
         let mut ticks = tokio::time::interval(TICK);
         loop {
@@ -243,7 +258,7 @@ impl Reader {
                             return format!("more than {CREDIT} calls in flight");
                         }
                         for call in frame.calls {
-                            let held = call.args.len();
+                            let held = held(&call);
                             bytes += held;
                             running.push(self.take(call, held));
                         }
