@@ -2,7 +2,8 @@
 //!
 //! - `history`, `reader`, `writer`: the format, as JSON lines.
 //! - `run`: a history put together.
-//! - `checks`: one file per family of invariants; `wgl` searches the order of a register's operations.
+//! - `checks`: one file per family of invariants; `wgl` and
+//!   `frontier` search the order of a register's operations.
 //! - `verdict`, `report`, `findings`, `timeline`, `failover`, `spread`: the judgement, and how it is shown.
 //!
 //! Invariants are those of the guarantees page, numbered I1 to I12. I6 (reminders at least once) and I7
@@ -13,6 +14,7 @@
 mod checks;
 mod failover;
 mod findings;
+mod frontier;
 pub mod history;
 mod reader;
 mod report;

@@ -17,8 +17,13 @@ pub(crate) fn timeline(run: &Run, grain: GrainNo, ops: &[OpId]) -> Vec<String> {
     let from = named().map(|op| op.invoked).min().unwrap_or(0).saturating_sub(AROUND);
     let until = named().map(end).max().unwrap_or(Micros::MAX).saturating_add(AROUND);
     let mut lines: Vec<(Micros, bool, String)> = Vec::new();
-    for op in run.ops.iter().filter(|op| op.grain == grain && op.invoked <= until && end(op) >= from) {
-        lines.push((op.invoked, ops.contains(&op.id), describe(op)));
+    for op in run.ops.iter().filter(|op| op.invoked <= until && end(op) >= from) {
+        let named = ops.contains(&op.id);
+        if op.grain == grain {
+            lines.push((op.invoked, named, describe(op)));
+        } else if named {
+            lines.push((op.invoked, named, format!("{} at {}", describe(op), run.name(op.grain))));
+        }
     }
     for write in run.writes.iter().filter(|w| w.grain == grain && (from..=until).contains(&w.at)) {
         let text = format!(

@@ -2,12 +2,16 @@
 //! (2017): operations are taken in an order that fits real time until all that must be are, and a pair
 //! of "taken so far" and value that once led nowhere is not tried again.
 //!
-//! Practically linear as long as few operations overlap; [`STEPS`] bounds it.
+//! An operation that only looks is taken as soon as it fits, without trying to take it later: moved to
+//! where it fits first it disturbs nothing. Practically linear as long as few operations overlap; bounded.
 
 use std::collections::HashSet;
 
-/// Steps of one search. Ten thousand operations of ten clients take about 30,000.
-pub const STEPS: u64 = 3_000_000;
+use crate::frontier;
+
+/// Steps after which the search for one order is given up and all orders are followed at once
+/// (`frontier`): a history without any would make it go back for ever.
+const STEPS: u64 = 500_000;
 
 /// What an operation does to a register, as far as is known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,8 +32,17 @@ pub enum Effect {
 }
 
 impl Effect {
+    /// Whether it never changes the register.
+    pub(crate) fn only_looks(self) -> bool {
+        match self {
+            Self::Read(_) => true,
+            Self::Write(_) => false,
+            Self::Swap { from, seen, .. } => seen.is_some_and(|s| s != from),
+        }
+    }
+
     /// The value afterwards, or `None` if it cannot have been answered so.
-    fn apply(self, value: u64) -> Option<u64> {
+    pub(crate) fn apply(self, value: u64) -> Option<u64> {
         match self {
             Self::Read(seen) => (seen == value).then_some(value),
             Self::Write(new) => Some(new),
@@ -57,31 +70,24 @@ pub struct Interval {
 pub enum Answer {
     /// An order exists.
     Linearizable,
-    /// None does. Names the operations (by position) that were in the way where the search got furthest.
+    /// None does. Names the operations (by position) that were under way where the last order ended.
     Impossible(Vec<usize>),
-    /// The search was given up after [`STEPS`].
+    /// Too many operations overlap: not known.
     GivenUp,
 }
 
 /// Searches an order in which every operation fits; the register holds 0 at first.
 pub fn linearizable(ops: &[Interval]) -> Answer {
     let mut search = Search::new(ops);
-    let mut furthest = (0, Vec::new());
     for _ in 0..STEPS {
         if search.must == 0 {
             return Answer::Linearizable;
         }
-        if search.advance() {
-            continue;
-        }
-        if search.taken.len() >= furthest.0 {
-            furthest = (search.taken.len(), search.in_the_way());
-        }
-        if !search.go_back() {
-            return Answer::Impossible(furthest.1);
+        if !search.advance() && !search.go_back() {
+            break;
         }
     }
-    Answer::GivenUp
+    frontier::follow(ops, &search.events)
 }
 
 /// Calls and returns in the order of time, as a list from which taken operations are lifted.
@@ -100,6 +106,8 @@ struct Search<'a> {
     value: u64,
     /// What is taken, each with the value and the set before it.
     taken: Vec<(usize, u64, Done)>,
+    /// Whether the operation at hand is looked for among those that only look.
+    looking: bool,
     done: Done,
     memo: HashSet<(Done, u64)>,
     at: usize,
@@ -175,6 +183,7 @@ impl<'a> Search<'a> {
             ranks,
             value: 0,
             taken: Vec::new(),
+            looking: true,
             done: Done::default(),
             memo: HashSet::new(),
             at: 1,
@@ -188,14 +197,22 @@ impl<'a> Search<'a> {
     /// Tries the operation at hand; false at a return (it and what comes later can only follow something
     /// that was not taken), or at the end.
     fn advance(&mut self) -> bool {
-        let Some((op, false)) = self.event(self.at) else { return false };
-        if let Some(value) = self.ops[op].effect.apply(self.value) {
+        let Some((op, false)) = self.event(self.at) else {
+            // Nothing more to look at: from the start again, now to change something.
+            let again = std::mem::take(&mut self.looking);
+            self.at = if again { self.next[0] } else { self.at };
+            return again;
+        };
+        let effect = self.ops[op].effect;
+        if effect.only_looks() == self.looking
+            && let Some(value) = effect.apply(self.value)
+        {
             let done = self.done.with(self.ranks[op]);
-            if self.memo.insert((done.clone(), value)) {
+            if self.looking || self.memo.insert((done.clone(), value)) {
                 self.taken.push((op, self.value, std::mem::replace(&mut self.done, done)));
                 self.value = value;
                 self.lift(op);
-                self.at = self.next[0];
+                (self.at, self.looking) = (self.next[0], true);
                 return true;
             }
         }
@@ -203,12 +220,17 @@ impl<'a> Search<'a> {
         true
     }
 
+    /// Back to before the last change.
     fn go_back(&mut self) -> bool {
-        let Some((op, value, done)) = self.taken.pop() else { return false };
-        (self.value, self.done) = (value, done);
-        self.unlift(op);
-        self.at = self.next[self.places[op].0];
-        true
+        while let Some((op, value, done)) = self.taken.pop() {
+            (self.value, self.done) = (value, done);
+            self.unlift(op);
+            if !self.ops[op].effect.only_looks() {
+                (self.at, self.looking) = (self.next[self.places[op].0], false);
+                return true;
+            }
+        }
+        false
     }
 
     fn lift(&mut self, op: usize) {
@@ -229,19 +251,5 @@ impl<'a> Search<'a> {
             self.previous[after] = place;
         }
         self.must += usize::from(returns.is_some());
-    }
-
-    /// The operations that were called before the return at hand and are not taken.
-    fn in_the_way(&self) -> Vec<usize> {
-        let mut found = Vec::new();
-        let mut place = self.next[0];
-        while place != self.at
-            && let Some((op, _)) = self.event(place)
-        {
-            found.push(op);
-            place = self.next[place];
-        }
-        found.extend(self.event(self.at).map(|(op, _)| op).filter(|op| !found.contains(op)));
-        found
     }
 }

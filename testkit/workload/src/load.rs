@@ -120,9 +120,9 @@ impl<W: Way> Client<W> {
             4..=6 => Call::Write { value: op },
             _ => Call::Cas { from: expected, to: op },
         };
-        match perform(&self.ways[way], &self.recorder, who, call, self.settings.deadline).await {
-            Ok(Value::Register { value: seen } | Value::Swapped { seen, .. }) => self.last_seen = (key, seen),
-            Ok(_) | Err(_) => {}
+        let end = perform(&self.ways[way], &self.recorder, who, call, self.settings.deadline).await;
+        if let Ok(Value::Register { value: seen } | Value::Swapped { seen, .. }) = end {
+            self.last_seen = (key, seen);
         }
     }
 

@@ -1,6 +1,6 @@
-//! What answers say about who served them, in the order of real time: epochs never go back (I3, and for
-//! singletons "at most one"), one token is one activation (I1), every answer of a grain names its token
-//! (I5); overlapping leases are counted (I5).
+//! What answers say about who served them, in the order of real time: tokens of a grain never go back
+//! (I3), nor do grants of a singleton's one shard, whichever of its grains is asked; one token is one
+//! activation (I1); every answer of a grain names its token, and overlapping leases are counted (I5).
 
 use std::collections::HashMap;
 
@@ -22,10 +22,12 @@ struct Answered {
     ended: Micros,
     epoch: Epoch,
     op: OpId,
+    grain: GrainNo,
 }
 
 pub(super) fn check(f: &mut Findings<'_>) {
     let run = f.run;
+    let mut singletons: HashMap<&str, Vec<Answered>> = HashMap::new();
     for (grain, ops) in run.by_grain(|op| op.workload != Workload::Store) {
         let mut answers = Vec::new();
         let mut lives: HashMap<Epoch, (Served, OpId)> = HashMap::new();
@@ -45,17 +47,30 @@ pub(super) fn check(f: &mut Findings<'_>) {
                 );
                 f.violated(Invariant::SingleActivation, grain, &[*by, op.id], what);
             }
-            answers.push(Answered { invoked: op.invoked, ended, epoch: served.epoch, op: op.id });
+            answers.push(Answered { invoked: op.invoked, ended, epoch: served.epoch, op: op.id, grain });
+            if op.workload == Workload::Singleton {
+                // All grains of the type share one shard, and so its grant.
+                let epoch = Epoch { activation: 0, ..served.epoch };
+                let of = singletons.entry(type_of(run.name(grain))).or_default();
+                of.push(Answered { invoked: op.invoked, ended, epoch, op: op.id, grain });
+            }
         }
-        let singleton = ops.iter().any(|op| op.workload == Workload::Singleton);
-        let invariant = if singleton { Invariant::AtMostOne } else { Invariant::MonotoneEpochs };
-        f.checked(invariant, answers.len());
-        in_order(f, invariant, grain, answers);
+        f.checked(Invariant::MonotoneEpochs, answers.len());
+        in_order(f, Invariant::MonotoneEpochs, answers);
+    }
+    for mut answers in singletons.into_values() {
+        answers.sort_by_key(|a| a.invoked);
+        f.checked(Invariant::AtMostOne, answers.len());
+        in_order(f, Invariant::AtMostOne, answers);
     }
 }
 
+fn type_of(grain: &str) -> &str {
+    grain.split_once('/').map_or(grain, |(ty, _)| ty)
+}
+
 /// Whatever was asked after an answer of a token had come is answered by that token or a higher one.
-fn in_order(f: &mut Findings<'_>, invariant: Invariant, grain: GrainNo, answers: Vec<Answered>) {
+fn in_order(f: &mut Findings<'_>, invariant: Invariant, answers: Vec<Answered>) {
     let mut ended: Vec<(Micros, Epoch, OpId)> = answers.iter().map(|a| (a.ended, a.epoch, a.op)).collect();
     ended.sort_unstable();
     let mut ended = ended.into_iter().peekable();
@@ -71,7 +86,7 @@ fn in_order(f: &mut Findings<'_>, invariant: Invariant, grain: GrainNo, answers:
             "op {} was answered under {} though op {} had been answered under {} before it was sent",
             a.op, a.epoch, highest.1, highest.0
         );
-        f.violated(invariant, grain, &[highest.1, a.op], what);
+        f.violated(invariant, a.grain, &[highest.1, a.op], what);
     }
 }
 
