@@ -16,7 +16,7 @@ pub use clock::TestClock;
 pub use entropy::SeededEntropy;
 pub use millet_core::MemoryStore;
 pub use sim_disk::{Cut, SimDisk};
-pub use skip::skip;
+pub use skip::{skip, skip_unprivileged};
 pub use spawn::StdThreads;
 #[cfg(feature = "tokio")]
 pub use spawn::TokioSpawner;

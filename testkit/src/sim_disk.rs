@@ -37,7 +37,7 @@ pub enum Cut {
 #[derive(Clone, Default)]
 pub struct SimDisk(Arc<Mutex<State>>);
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct State {
     files: BTreeMap<u64, File>,
     next_file: u64,
@@ -50,11 +50,12 @@ struct State {
     life: u64,
     boots: u64,
     syncs: u64,
+    retried: u64,
     changes: u64,
     faults: Faults,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Faults {
     /// The n-th sync from now (0: the next) fails, and so do all after it.
     sync_in: Option<u64>,
@@ -65,13 +66,16 @@ struct Faults {
     off: bool,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct File {
     now: Vec<u8>,
     durable: Vec<u8>,
     pending: Vec<Change>,
+    /// A sync of it has failed: whoever tries again believes that a later success means something.
+    lost: bool,
 }
 
+#[derive(Clone)]
 enum Change {
     Write(usize, Vec<u8>),
     Len(usize),
@@ -90,6 +94,15 @@ impl SimDisk {
         Self::default()
     }
 
+    /// Another disk with the same content, faults and unsynced writes. Whoever still runs on this one,
+    /// threads of a process that counts as killed, cannot touch it. Handles and locks stay here.
+    pub fn fork(&self) -> Self {
+        let mut state = self.0.lock().clone();
+        state.life += 1;
+        state.locks.clear();
+        Self(Arc::new(Mutex::new(state)))
+    }
+
     /// Cuts the power (or kills the process) and starts the machine again: handles and locks of before
     /// are dead, faults are gone, and after a real cut the boot id is another.
     pub fn power_cut(&self, cut: Cut) {
@@ -97,6 +110,7 @@ impl SimDisk {
         s.life += 1;
         s.locks.clear();
         s.faults = Faults::default();
+        s.files.values_mut().for_each(|file| file.lost = false);
         if cut != Cut::ProcessOnly {
             s.boots += 1;
             s.forget(cut);
@@ -108,7 +122,8 @@ impl SimDisk {
         self.0.lock().faults.sync_in = Some(more);
     }
 
-    /// Lets the write (or creation) after `more` successful ones fail: no space left.
+    /// Lets the write (or creation) after `more` successful ones fail, half of it done: no space left. So
+    /// do all later ones, until [`SimDisk::power_cut`].
     pub fn fail_write_after(&self, more: u64) {
         self.0.lock().faults.write_in = Some(more);
     }
@@ -142,6 +157,11 @@ impl SimDisk {
     /// Successful syncs of files so far.
     pub fn sync_count(&self) -> u64 {
         self.0.lock().syncs
+    }
+
+    /// Syncs of files, one of whose syncs had failed before: a disk promises nothing for them.
+    pub fn retried_syncs(&self) -> u64 {
+        self.0.lock().retried
     }
 
     /// Changes so far, as [`SimDisk::power_off_after`] counts them.

@@ -360,9 +360,10 @@ impl Writer {
         let mut carried = Vec::new();
         let Some(current) = &self.current else { return Ok(()) };
         self.encode_carried(&mut carried, current.incarnation);
-        if carried.is_empty() || current.used + carried.len() as u64 > current.size {
+        if carried.is_empty() {
             return Ok(());
         }
+        // Also where the segment is full: it then grows by this once.
         let written = current.file.write_at(current.used, &carried).and_then(|()| current.file.sync_data());
         written.map_err(|e| (current.path.clone(), e))
     }

@@ -11,18 +11,23 @@ impl Disk for SimDisk {
     fn create(&self, path: &Path, bytes: u64) -> io::Result<Box<dyn DiskFile>> {
         let s = &mut *self.0.lock();
         s.change()?;
-        s.write_fault()?;
         if s.names.contains_key(path) {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{} exists", path.display())));
         }
         if !s.dirs.contains(path.parent().unwrap_or(Path::new(""))) {
             return Err(io::Error::new(io::ErrorKind::NotFound, format!("no folder for {}", path.display())));
         }
+        let full = match s.write_fault() {
+            Err(e) if bytes == 0 => return Err(e),
+            full => full,
+        };
         let id = s.next_file;
         s.next_file += 1;
-        let len = small(bytes);
-        s.files.insert(id, File { now: vec![0; len], durable: Vec::new(), pending: vec![Change::Len(len)] });
+        // As on a real disk, the name is there although its space is not.
+        let len = if full.is_ok() { small(bytes) } else { 0 };
+        s.files.insert(id, File { now: vec![0; len], pending: vec![Change::Len(len)], ..File::default() });
         s.rename(Some((path.to_owned(), id)), None);
+        full?;
         Ok(Box::new(Handle { disk: self.clone(), id, life: s.life }))
     }
 
@@ -154,9 +159,11 @@ impl DiskFile for Handle {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.with(|s| {
             s.change()?;
-            s.write_fault()?;
-            self.file(s).change(Change::Write(small(offset), bytes.to_vec()));
-            Ok(())
+            let full = s.write_fault();
+            // As far as there was space, as on a real disk.
+            let part = if full.is_ok() { bytes } else { &bytes[..bytes.len() / 2] };
+            self.file(s).change(Change::Write(small(offset), part.to_vec()));
+            full
         })
     }
 
@@ -185,9 +192,14 @@ impl DiskFile for Handle {
     fn sync_data(&self) -> io::Result<()> {
         self.with(|s| {
             s.change()?;
+            if self.file(s).lost {
+                s.retried += 1;
+            }
             if let Err(e) = s.sync_fault() {
                 // As on Linux: the pages count as clean, and what they held never reaches the disk.
-                self.file(s).pending.clear();
+                let file = self.file(s);
+                file.pending.clear();
+                file.lost = true;
                 return Err(e);
             }
             s.syncs += 1;

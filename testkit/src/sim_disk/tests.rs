@@ -80,8 +80,35 @@ fn a_full_disk_fails_writes_and_a_lock_is_exclusive_until_dropped() {
     disk.fail_write_after(1);
     file.write_at(0, b"fits").unwrap();
     assert_eq!(file.write_at(0, b"full").unwrap_err().raw_os_error(), Some(28));
+    assert_eq!(disk.read(Path::new("/d/a")).unwrap(), b"futs\0\0\0\0", "half of it was written");
     let held = disk.lock(Path::new("/d/lock")).unwrap();
     assert_eq!(disk.lock(Path::new("/d/lock")).err().map(|e| e.kind()), Some(io::ErrorKind::WouldBlock));
     drop(held);
     assert!(disk.lock(Path::new("/d/lock")).is_ok());
+}
+
+#[test]
+fn a_fork_has_the_same_unsynced_writes_and_is_not_changed_by_the_first() {
+    let path = Path::new("/d/a");
+    let (disk, file) = disk_with(path);
+    file.sync_data().unwrap();
+    disk.sync_dir(Path::new("/d")).unwrap();
+    file.write_at(0, b"one").unwrap();
+    let fork = disk.fork();
+    file.write_at(0, b"two").unwrap();
+    file.sync_data().unwrap();
+    assert_eq!(&fork.read(path).unwrap()[..3], b"one");
+    fork.power_cut(Cut::DropUnsynced);
+    assert_eq!(fork.read(path).unwrap()[0], 0, "it was not synced when the fork was made");
+    assert_eq!(&disk.read(path).unwrap()[..3], b"two");
+}
+
+#[test]
+fn a_sync_that_is_tried_again_is_counted() {
+    let (disk, file) = disk_with(Path::new("/d/a"));
+    disk.fail_sync_after(0);
+    file.sync_data().unwrap_err();
+    assert_eq!(disk.retried_syncs(), 0);
+    file.sync_data().unwrap_err();
+    assert_eq!(disk.retried_syncs(), 1);
 }
