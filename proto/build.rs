@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use prost::Message as _;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["common", "meta", "raft", "state", "peer"].map(|f| format!("proto/{f}.proto"));
+    let files = ["common", "meta", "raft", "state", "peer", "members"].map(|f| format!("proto/{f}.proto"));
     for f in &files {
         println!("cargo:rerun-if-changed={f}");
     }

@@ -1,7 +1,9 @@
 //! `milletctl`: a client on the command line. Here: arguments, exit codes, and what is printed where; the
-//! words for failed calls are in `explain`. Knows the cluster only through `millet-client`.
+//! words for failed calls are in `explain`, the members of the metadata store in `meta`. Knows the cluster
+//! only through `millet-client` and the wire contracts.
 
 mod explain;
+mod meta;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -17,9 +19,9 @@ const EXITS: &str = "Exit codes:
   2  nothing ran: no node reached, not available, or wrong arguments
   3  outcome unknown: read back before repeating
 
-Only `grain call` exists so far; nodes, leases, members and backups have no commands yet.";
+There are `grain call` and `meta`; nodes and leases have no commands yet.";
 
-/// Calls grains of a Millet cluster.
+/// Calls grains of a Millet cluster, and looks after the members of its metadata store.
 #[derive(Parser)]
 #[command(name = "milletctl", version, after_help = EXITS)]
 struct Cli {
@@ -41,6 +43,8 @@ enum Command {
     /// What concerns single grains.
     #[command(subcommand)]
     Grain(Grain),
+    /// The members of the metadata store: status, add, replace, remove, transfer, backup.
+    Meta(meta::Meta),
 }
 
 #[derive(Subcommand)]
@@ -89,8 +93,19 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(e) => return say(2, &format!("the system gives no timer or network: {e}"), &cli.endpoint, "-"),
     };
-    let Command::Grain(Grain::Call(call)) = cli.command;
-    runtime.block_on(run(&cli.endpoint, call))
+    match cli.command {
+        Command::Grain(Grain::Call(call)) => runtime.block_on(run(&cli.endpoint, call)),
+        Command::Meta(meta) => {
+            let admin = meta.admin.clone();
+            match runtime.block_on(meta::run(meta)) {
+                Ok(text) => {
+                    print!("{text}");
+                    ExitCode::SUCCESS
+                }
+                Err(meta::Trouble(code, what, next)) => say(code, &what, &admin, &next),
+            }
+        }
+    }
 }
 
 async fn run(endpoint: &str, call: Call) -> ExitCode {
@@ -137,7 +152,9 @@ fn usage(parser: &str) -> ExitCode {
     let what = parser.split("\n\n").next().unwrap_or_default();
     let what = what.strip_prefix("error: ").unwrap_or(what);
     eprintln!("error: {}", one_line(what));
-    eprintln!("usage: milletctl [--endpoint HOST:PORT] grain call TYPE/KEY METHOD [JSON] [--timeout S]");
+    eprintln!(
+        "usage: milletctl [--endpoint HOST:PORT] grain call TYPE/KEY METHOD [JSON] [--timeout S] | meta [--admin HOST:PORT] status|add|replace|remove|cancel|transfer|backup"
+    );
     eprintln!(" next: milletctl --help");
     2.into()
 }

@@ -3,6 +3,7 @@
 //!
 //! Wire to domain is `TryFrom`: a bad value is a [`WireError`], never a panic. Domain to wire is `From`.
 
+pub mod backup;
 pub mod codec;
 pub mod common;
 pub mod meta;

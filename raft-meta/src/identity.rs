@@ -101,6 +101,8 @@ pub struct Identity {
     pub created_ms: u64,
     /// `None` until the cluster is made.
     pub membership: Option<Membership>,
+    /// It has left its cluster, whose members count on never hearing this id again.
+    pub retired: bool,
 }
 
 /// A locked data directory.
@@ -131,28 +133,30 @@ impl DataDir {
         let identity = match disk.read(&file) {
             Ok(bytes) => parse(&file, &bytes)?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                // Another cluster would go on with what is left of this one, votes included.
-                for rest in ["log", "snapshots"] {
-                    let names = match disk.list(&dir.join(rest)) {
-                        Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-                        names => names.map_err(at(&dir.join(rest)))?,
-                    };
-                    if names.iter().any(|name| name != "lock") {
-                        let why = format!("it is missing, but {rest}/ beside it holds a member's data");
-                        return Err(IdentityError::Damaged { file, why });
-                    }
+                if let Some(rest) = left_over(&*disk, dir)? {
+                    let why = format!("it is missing, but {rest}/ beside it holds a member's data");
+                    return Err(IdentityError::Damaged { file, why });
                 }
                 // 0 means "no node" on the wire.
                 let fresh = Identity {
                     node: NodeId(entropy.next_u64().max(1)),
                     created_ms: wall_ms,
                     membership: None,
+                    retired: false,
                 };
                 write(&*disk, dir, &fresh).map_err(at(&file))?;
                 fresh
             }
             Err(e) => return Err(at(&file)(e)),
         };
+        if identity.membership.is_none()
+            && let Some(rest) = left_over(&*disk, dir)?
+        {
+            let why = format!(
+                "it belongs to no cluster, but {rest}/ beside it holds data: a restore that was interrupted; clear the directory"
+            );
+            return Err(IdentityError::Damaged { file, why });
+        }
         if let (Some(m), Some(wanted)) = (&identity.membership, cluster)
             && !is_named(&m.cluster, wanted)
         {
@@ -179,15 +183,36 @@ impl DataDir {
                 found: have.cluster.clone(),
                 wanted: membership.cluster,
             }),
-            None => {
-                let identity = Identity { membership: Some(membership), ..self.identity.clone() };
-                write(&*self.disk, &self.dir, &identity)
-                    .map_err(|source| IdentityError::Io { path: self.dir.join(FILE), source })?;
-                self.identity = identity;
-                Ok(())
-            }
+            None => self.put(Identity { membership: Some(membership), ..self.identity.clone() }),
         }
     }
+
+    /// Notes durably that the member has left its cluster.
+    pub fn retire(&mut self) -> Result<(), IdentityError> {
+        self.put(Identity { retired: true, ..self.identity.clone() })
+    }
+
+    fn put(&mut self, identity: Identity) -> Result<(), IdentityError> {
+        write(&*self.disk, &self.dir, &identity)
+            .map_err(|source| IdentityError::Io { path: self.dir.join(FILE), source })?;
+        self.identity = identity;
+        Ok(())
+    }
+}
+
+/// Which folder holds what is left of a member: another cluster would go on with it, votes included.
+fn left_over(disk: &dyn Disk, dir: &Path) -> Result<Option<&'static str>, IdentityError> {
+    for rest in ["log", "snapshots"] {
+        let path = dir.join(rest);
+        let names = match disk.list(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            names => names.map_err(|source| IdentityError::Io { path, source })?,
+        };
+        if names.iter().any(|name| name != "lock") {
+            return Ok(Some(rest));
+        }
+    }
+    Ok(None)
 }
 
 fn locked(dir: &Path, e: io::Error) -> IdentityError {
@@ -213,6 +238,9 @@ fn render(identity: &Identity) -> String {
         for (id, addr) in &m.founders {
             let _ = writeln!(text, "founder={id} {addr}");
         }
+    }
+    if identity.retired {
+        text.push_str("retired=1\n");
     }
     let sum = xxh3_64(text.as_bytes());
     let _ = writeln!(text, "checksum={sum:016x}");
@@ -268,6 +296,7 @@ fn parse(file: &Path, bytes: &[u8]) -> Result<Identity, IdentityError> {
         node: NodeId(number("node").ok_or_else(|| damaged("no node id"))?),
         created_ms: number("created_ms").ok_or_else(|| damaged("no creation time"))?,
         membership,
+        retired: number("retired").is_some_and(|n| n != 0),
     })
 }
 
@@ -318,6 +347,17 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_remembers_that_its_member_has_left() {
+        let disk = SimDisk::new();
+        let mut first = open(&disk, None, 1).expect("fresh");
+        first.join(place("c1")).expect("fresh");
+        first.retire().expect("written");
+        drop(first);
+        let again = open(&disk, Some("c1"), 2).expect("same cluster");
+        assert!(again.identity().retired && again.identity().membership == Some(place("c1")));
+    }
+
+    #[test]
     fn a_second_process_is_told_who_holds_the_lock() {
         let disk = SimDisk::new();
         let _first = open(&disk, None, 1).expect("fresh");
@@ -349,7 +389,8 @@ mod tests {
 
     #[test]
     fn golden_text_of_an_identity() {
-        let identity = Identity { node: NodeId(5), created_ms: 6, membership: Some(place("c1")) };
+        let identity =
+            Identity { node: NodeId(5), created_ms: 6, membership: Some(place("c1")), retired: false };
         let body = "millet data directory\nformat=1\nnode=5\ncreated_ms=6\ncluster=c1\nmember=2\nsecret=09090909090909090909090909090909\nfounder=1 a:1\nfounder=2 b:1\n";
         assert_eq!(render(&identity), format!("{body}checksum={:016x}\n", xxh3_64(body.as_bytes())));
     }

@@ -6,8 +6,10 @@
 //! - `engine`: sled and redb as caches of snapshot and log.
 //! - `log`: the Raft log on `core::world::Disk`.
 //! - `raft`: the only place that names openraft.
+//! - `backup`: copies of everything, and clusters that begin from one.
 //! - `leader`, `service`, `client`: what a leader does, what members serve, how nodes ask.
 
+pub mod backup;
 pub mod client;
 pub mod engine;
 pub mod group;

@@ -106,7 +106,8 @@ impl Machine {
             | Command::Batch(_)
             | Command::ShardDecisions(_)
             | Command::Sweep { .. }
-            | Command::TypeSet { .. } => None,
+            | Command::TypeSet { .. }
+            | Command::Members(_) => None,
         }
     }
 
@@ -135,6 +136,7 @@ impl State {
                 Reply::Done
             }
             Command::TypeSet { ty, ownership } => self.type_set(entry, ty.id(), ownership),
+            Command::Members(step) => self.members(entry.index, step),
         }
     }
 

@@ -77,7 +77,7 @@ impl State {
                 format!("session {session} does not declare {name} as the cluster does; it is not eligible");
             return OpResult::Refused { why };
         }
-        if entry.has_granted(key) || kind.is_blocked() {
+        if entry.has_granted(key) || kind.is_blocked() || self.is_quiet() {
             return OpResult::Retry;
         }
         let from = row.map(|row| (row.session(), row.grant()));

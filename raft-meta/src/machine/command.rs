@@ -9,7 +9,7 @@ use millet_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{LeaseKey, Secret};
+use super::{LeaseKey, MemberStep, Secret};
 
 /// The first byte of every encoded command and reply. Fields and variants are only ever added at the
 /// end, behind a feature level; anything else raises this.
@@ -84,6 +84,8 @@ pub enum Command {
         /// Its new mode and shard count.
         ownership: Ownership,
     },
+    /// A change of members (feature level 2).
+    Members(MemberStep),
 }
 
 impl Command {

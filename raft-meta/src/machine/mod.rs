@@ -3,7 +3,8 @@
 //! entry and nothing else.
 //!
 //! `command`, `reply`: what goes in and comes out. `apply` and its kin (`batch`, `decide`): the rules.
-//! `lease`, `session`, `shard`, `worker`: rows. `recent`: what watchers ask for. `snapshot`: bytes.
+//! `lease`, `session`, `shard`, `worker`, `members`: rows. `recover`: what a cluster keeps when it does not
+//! start from a quorum. `recent`: what watchers ask for. `snapshot`: bytes.
 //! `group`: the wrapper that the Raft adapter drives.
 
 mod apply;
@@ -13,7 +14,9 @@ mod decide;
 mod group;
 mod key;
 mod lease;
+mod members;
 mod recent;
+mod recover;
 mod reply;
 mod session;
 mod shard;
@@ -34,7 +37,9 @@ use serde::{Deserialize, Serialize};
 pub use command::{CodecError, Command, Decision, FORMAT, Init, Op, Open, Renewed, ShardSet, Tick};
 pub use group::{MetaGroup, Published};
 pub use key::{LeaseKey, Secret};
+pub use members::{MEMBERS_LEVEL, MemberChange, MemberStep};
 pub use recent::{Owned, Transition};
+pub use recover::Recovery;
 pub use reply::{OpResult, Opened, Reply, TickAnswer, Ticked};
 pub use session::Session;
 pub use shard::TypeEntry;
@@ -45,7 +50,7 @@ use session::Sessions;
 use worker::Workers;
 
 /// The highest feature level this build can apply. A member that meets a higher one stops (R24).
-pub const FEATURE_LEVEL: u32 = 1;
+pub const FEATURE_LEVEL: u32 = 2;
 
 /// Who holds a grain, as of the last applied entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,10 +80,19 @@ struct Head {
     sweep_after: Option<LeaseKey>,
 }
 
+/// What came after format 1: written behind the head where it is not empty, and absent before.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+struct More {
+    roster: members::Roster,
+    /// Nothing is granted before this cluster time (R16).
+    quiet_until_ms: u64,
+}
+
 /// The replicated state.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 struct State {
     head: Head,
+    more: More,
     leases: LeaseTable,
 }
 
@@ -134,6 +148,16 @@ impl Machine {
     /// Cluster time of the last applied Tick, milliseconds.
     pub fn time_ms(&self) -> u64 {
         self.state.head.time_ms
+    }
+
+    /// Whether nothing may be granted yet: one TTL of cluster time has to pass after a recovery (R16).
+    pub fn is_quiet(&self) -> bool {
+        self.state.is_quiet()
+    }
+
+    /// The rising counter that types' generations are drawn from.
+    pub fn generation(&self) -> u32 {
+        self.state.head.generation
     }
 
     /// The feature level in force.

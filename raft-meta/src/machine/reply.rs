@@ -6,7 +6,10 @@ use millet_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::command::{CodecError, decode, encode};
+use super::{
+    MemberChange,
+    command::{CodecError, decode, encode},
+};
 
 /// The result of one applied [`Command`](super::Command).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -28,6 +31,8 @@ pub enum Reply {
     },
     /// Nothing was done, and why.
     Refused(String),
+    /// `Members`: the change as it stands.
+    Change(MemberChange),
 }
 
 impl Reply {

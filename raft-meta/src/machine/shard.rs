@@ -112,6 +112,13 @@ impl TypeEntry {
         self.old_shards.retain(|held| *held != (session, grant));
     }
 
+    /// A new generation in which nobody holds anything: all sessions have ended.
+    pub(super) fn recovered(&mut self, generation: u32) {
+        self.change(self.row.ownership, generation, |_| false);
+        self.old_leases.clear();
+        self.old_shards.clear();
+    }
+
     /// Starts a new generation; what living sessions hold becomes old.
     pub(super) fn change(
         &mut self,

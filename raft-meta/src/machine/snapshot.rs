@@ -1,7 +1,7 @@
 //! The replicated state as bytes, in one fixed order: for snapshots, and for the hash by which members
 //! are compared.
 //!
-//! Layout: magic, version byte, length (u32) and postcard of the head, row count (u64), rows of 36 or
+//! Layout: magic, version byte, length (u32) and postcard of the head and, unless empty, of what came later, row count (u64), rows of 36 or
 //! 48 bytes each behind a tag byte, xxh3-64 of all before. Numbers are little endian.
 
 use std::io::{self, Read, Write};
@@ -9,7 +9,10 @@ use std::io::{self, Read, Write};
 use millet_core::{Grant, SessionId};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{CodecError, FORMAT, Head, LeaseKey, Machine, State, lease::LeaseRow, lease::LeaseTable};
+use super::{
+    CodecError, FEATURE_LEVEL, FORMAT, Head, LeaseKey, Machine, More, State, lease::LeaseRow,
+    lease::LeaseTable,
+};
 
 const MAGIC: [u8; 4] = *b"MLtM";
 /// A head is sessions, types and shard tables within their limits; more is damage, not data.
@@ -87,7 +90,10 @@ impl State {
     }
 
     fn write_body(&self, out: &mut impl Write) -> io::Result<()> {
-        let head = postcard::to_stdvec(&self.head).map_err(io::Error::other)?;
+        let mut head = postcard::to_stdvec(&self.head).map_err(io::Error::other)?;
+        if self.more != More::default() {
+            head = postcard::to_extend(&self.more, head).map_err(io::Error::other)?;
+        }
         let len = u32::try_from(head.len()).ok().filter(|n| *n <= HEAD_BYTES);
         let len = len.ok_or_else(|| damaged(format!("a head of {} bytes", head.len())))?;
         out.write_all(&MAGIC)?;
@@ -127,13 +133,23 @@ impl State {
         let mut head = Vec::new();
         (&mut from.to).take(u64::from(len)).read_to_end(&mut head)?;
         from.hash.update(&head);
-        let head: Head = postcard::from_bytes(&head).map_err(damaged)?;
+        let (head, rest) = postcard::take_from_bytes::<Head>(&head).map_err(damaged)?;
+        let more =
+            if rest.is_empty() { More::default() } else { postcard::from_bytes(rest).map_err(damaged)? };
+        // A build that goes on without knowing what others apply differs from them for ever (R24).
+        if head.feature > FEATURE_LEVEL {
+            let why = format!(
+                "it has feature level {}, this build knows up to {FEATURE_LEVEL}; upgrade this member",
+                head.feature
+            );
+            return Err(damaged(why));
+        }
         let leases = Self::read_rows(&mut from)?;
         let sum = from.hash.digest();
         if from.take::<8>()? != sum.to_le_bytes() {
             return Err(damaged("its checksum differs"));
         }
-        Ok(Self { head, leases })
+        Ok(Self { head, more, leases })
     }
 
     fn read_rows<T: Read>(from: &mut Hashing<T>) -> io::Result<LeaseTable> {

@@ -46,6 +46,15 @@ impl Workers {
         row.high_ms
     }
 
+    /// Frees every worker, and lets none issue anything up to this millisecond: whatever a lost part of the
+    /// old cluster has issued lies below it (R16).
+    pub(super) fn raise(&mut self, floor_ms: u64) {
+        for id in 0..limits::WORKERS {
+            let row = self.0.entry(id).or_default();
+            *row = Worker { session: None, high_ms: row.high_ms.max(floor_ms) };
+        }
+    }
+
     pub(super) fn free(&mut self, worker: u16, session: SessionId) {
         if let Some(row) = self.0.get_mut(&worker).filter(|row| row.session == Some(session)) {
             row.session = None;

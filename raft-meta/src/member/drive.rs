@@ -199,7 +199,7 @@ impl Driver {
     fn plan(&self, duty: &mut Duty, in_flight: &InFlight) {
         let events = self.tide.borrow().events;
         let due = events != duty.planned || duty.ticks >= duty.plan_at;
-        if duty.deciding || !due {
+        if duty.deciding || !due || self.machine.read().is_quiet() {
             return;
         }
         duty.planned = events;

@@ -99,7 +99,13 @@ impl Shared {
             .map(|(id, addr)| wire::MemberAddress { id: *id, addr: addr.clone() })
             .collect();
         let secret = place.secret.0.to_vec().into();
-        let request = wire::AdoptRequest { cluster: place.cluster.clone(), member: id, secret, members };
+        let request = wire::AdoptRequest {
+            cluster: place.cluster.clone(),
+            member: id,
+            secret,
+            members,
+            addr: addr.to_owned(),
+        };
         let mut client = self.client(addr);
         answered(addr, tokio::time::timeout(ANSWER, client.adopt(request)).await).map(|_| ())
     }

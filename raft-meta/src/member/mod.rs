@@ -1,10 +1,13 @@
 //! One metadata member: its data directory, its log, its two Raft groups, its leader's duties. A member
 //! with an empty directory belongs to no cluster and serves `Bootstrap` only, until `init` is run once.
 
+mod change;
 mod drive;
 mod init;
+mod quorum;
 mod running;
 mod shared;
+mod steps;
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
@@ -13,11 +16,13 @@ use millet_core::{
     world::{Disk, Entropy, Threads},
 };
 
+pub(crate) use change::{Begun, Wish};
 pub(crate) use drive::KeepaliveIn;
 #[cfg(test)]
 pub(crate) use running::meta_group;
-pub(crate) use running::{Running, Tide};
+pub(crate) use running::{GROUPS, META, Running, STATE, Tide, group_name};
 pub(crate) use shared::Shared;
+pub(crate) use steps::{Step, look_to_wire};
 
 use crate::{
     Dial,

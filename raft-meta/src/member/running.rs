@@ -22,7 +22,7 @@ use crate::{
     identity::Membership,
     log::{GroupId, LogStore, Wal, WalOptions},
     machine::{Init, Machine, MetaGroup, Published},
-    raft::{Core, Group, GroupOptions, Leadership, Place, Port},
+    raft::{Core, Group, GroupOptions, Leadership, Place, Port, Roster},
     state::{StateGroup, StateReader},
 };
 
@@ -30,6 +30,17 @@ use crate::{
 pub(crate) const META: GroupId = GroupId(0);
 /// The `state` group.
 pub(crate) const STATE: GroupId = GroupId(1);
+/// Every group that a member takes part in.
+pub(crate) const GROUPS: [GroupId; 2] = [META, STATE];
+
+/// A group's name, for people.
+pub(crate) fn group_name(group: GroupId) -> &'static str {
+    match group {
+        META => "meta",
+        STATE => "state",
+        GroupId(_) => "another",
+    }
+}
 
 /// Entries of nodes' batches proposed and not yet applied: a Tick behind them waits at most 100 ms at
 /// the slowest rate we measured (R21).
@@ -95,7 +106,12 @@ pub(crate) struct Running {
     pub(crate) forward: Forward,
     leadership: watch::Receiver<Leadership>,
     ports: BTreeMap<u32, Arc<dyn Port>>,
-    core: Core,
+    pub(super) rosters: BTreeMap<u32, Arc<dyn Roster>>,
+    /// One backup at a time: each takes as much disk as a snapshot of both groups.
+    pub(crate) backups: Arc<Semaphore>,
+    /// What the change of members that this member coordinates waits for.
+    pub(crate) stage: watch::Sender<String>,
+    pub(super) core: Core,
     stop: watch::Sender<bool>,
     fail: watch::Sender<Option<String>>,
     failed: watch::Receiver<Option<String>>,
@@ -147,6 +163,8 @@ impl Running {
         };
         driver.start(&*options.threads, stopped)?;
         let ports = BTreeMap::from([(META.0, meta.port()), (STATE.0, state.port())]);
+        let rosters: [(u32, Arc<dyn Roster>); 2] =
+            [(META.0, Arc::new(meta.clone())), (STATE.0, Arc::new(state.clone()))];
         let forward = Forward { dial: Arc::clone(&options.dial), channels: Mutex::default() };
         let leadership = meta.leadership();
         let (in_flight, state_in_flight) = (Semaphore::new(IN_FLIGHT), Semaphore::new(IN_FLIGHT));
@@ -169,6 +187,9 @@ impl Running {
             forward,
             leadership,
             ports,
+            rosters: rosters.into(),
+            backups: Arc::new(Semaphore::new(1)),
+            stage: watch::Sender::default(),
             core,
             stop,
             fail,

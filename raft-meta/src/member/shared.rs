@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use millet_core::NodeId;
+use millet_core::{NodeId, world::Threads};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -31,6 +31,16 @@ impl Shared {
             &*options.entropy,
             wall_ms,
         )?;
+        if dir.identity().retired {
+            let place = dir.identity().membership.as_ref();
+            let text = format!(
+                "data directory {} belonged to member {} of cluster {}, which has left it for good; use an empty directory",
+                options.dir.display(),
+                place.map_or(0, |p| p.member),
+                place.map_or("?", |p| &p.cluster)
+            );
+            return Err(MemberError::Refused(text));
+        }
         let identity = Mutex::new(dir.identity().clone());
         Ok(Self {
             options,
@@ -43,6 +53,14 @@ impl Shared {
 
     pub(super) fn node(&self) -> NodeId {
         self.identity.lock().node
+    }
+
+    pub(crate) fn threads(&self) -> Arc<dyn Threads> {
+        Arc::clone(&self.options.threads)
+    }
+
+    pub(crate) fn wall_ms(&self) -> u64 {
+        self.options.clock.wall_ms()
     }
 
     pub(crate) fn membership(&self) -> Option<Membership> {
@@ -62,6 +80,7 @@ impl Shared {
         let failed = |source| MemberError::Storage { dir: self.options.dir.clone(), source };
         let running = Arc::new(Running::start(&self.options, place).await.map_err(failed)?);
         self.running.send_replace(Some(Arc::clone(&running)));
+        running.core.spawn(super::change::drive(Arc::downgrade(&running), place.clone()));
         Ok(running)
     }
 
@@ -74,9 +93,16 @@ impl Shared {
         Ok(())
     }
 
-    /// Becomes part of a cluster that another member makes.
-    pub(crate) async fn adopt(&self, place: Membership) -> Result<(), MemberError> {
+    /// Becomes part of a cluster that another member makes. `addr`: what that one calls this member.
+    pub(crate) async fn adopt(&self, place: Membership, addr: &str) -> Result<(), MemberError> {
         let _one = self.changing.lock().await;
+        if addr != self.options.addr {
+            let text = format!(
+                "this member calls itself {}, not {addr}; name it as it does (node.peer_advertise)",
+                self.options.addr
+            );
+            return Err(MemberError::Refused(text));
+        }
         if let Some(name) = self.options.cluster.as_ref().filter(|n| !is_named(&place.cluster, n)) {
             let text =
                 format!("{} is meant for cluster {name}, not for {}", self.options.addr, place.cluster);
@@ -84,6 +110,23 @@ impl Shared {
         }
         self.join(place.clone())?;
         self.run(&place).await.map(|_| ())
+    }
+
+    /// Leaves for good: the groups stop, and the directory never takes part again.
+    pub(crate) async fn retire(&self) -> Result<(), MemberError> {
+        let _one = self.changing.lock().await;
+        {
+            let mut dir = self.dir.lock();
+            let dir =
+                dir.as_mut().ok_or_else(|| MemberError::Unavailable("this member is stopping".into()))?;
+            dir.retire()?;
+            *self.identity.lock() = dir.identity().clone();
+        }
+        if let Some(running) = self.running.send_replace(None) {
+            running.stop(false).await;
+        }
+        tracing::warn!("this member has left its cluster; its data directory can be cleared");
+        Ok(())
     }
 
     pub(super) async fn joined(&self) -> Membership {

@@ -96,15 +96,20 @@ impl SnapshotFiles {
     }
 
     /// Writes a machine's picture and makes it current, unless a newer one is.
-    pub(crate) fn write(&self, mut source: Box<dyn SnapshotSource>) -> io::Result<SnapshotFile> {
+    pub(crate) fn write(&self, source: Box<dyn SnapshotSource>) -> io::Result<SnapshotFile> {
+        let file = self.draft(source)?;
+        self.keep(file)
+    }
+
+    /// Writes a machine's picture to a file that goes with its last handle.
+    pub(crate) fn draft(&self, mut source: Box<dyn SnapshotSource>) -> io::Result<SnapshotFile> {
         let applied = source.applied();
         let mut out = self.incoming()?;
         out.write_all(&head(&applied))?;
         source.write_to(&mut out)?;
         let foot = foot(out.len, out.hash.digest());
         out.write_all(&foot)?;
-        let file = out.finish()?;
-        self.keep(file)
+        out.finish()
     }
 
     /// A new file for a snapshot that comes from another member, foot included.

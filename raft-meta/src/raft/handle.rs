@@ -28,9 +28,6 @@ use crate::{
     log::{GroupId, LogStore},
 };
 
-/// How long a leader waits for its successor before it stops anyway.
-const TRANSFER_WAIT: Duration = Duration::from_secs(1);
-
 /// The thread on which every group's Raft core runs, apart from the one that runs grains.
 #[derive(Clone)]
 pub(crate) struct Core {
@@ -62,6 +59,11 @@ impl Core {
         work: impl Future<Output = T> + Send + 'static,
     ) -> io::Result<T> {
         self.handle.spawn(work).await.map_err(|e| io::Error::other(format!("raft: {e}")))
+    }
+
+    /// Starts a task that ends with the core at the latest.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.handle.spawn(work);
     }
 
     /// Ends the thread; what still runs on it is dropped.
@@ -130,12 +132,12 @@ pub(crate) struct GroupMetrics {
 
 /// A running group.
 pub(crate) struct Group<M: GroupMachine> {
-    raft: Raft<Cfg, Machine<M>>,
-    machine: Arc<Mutex<M>>,
-    member: u64,
+    pub(super) raft: Raft<Cfg, Machine<M>>,
+    pub(super) machine: Arc<Mutex<M>>,
+    pub(super) member: u64,
     core: Core,
     leadership: watch::Receiver<Leadership>,
-    port: Arc<GroupPort<M>>,
+    pub(super) port: Arc<GroupPort<M>>,
 }
 
 impl<M: GroupMachine> Clone for Group<M> {
@@ -315,29 +317,6 @@ impl<M: GroupMachine> Group<M> {
         said.or_else(|| self.leadership.has_changed().is_err().then(|| "Raft's core has ended".into()))
     }
 
-    /// Hands leadership to the voter that is furthest, if this member leads and has one.
-    pub(crate) async fn transfer(&self) {
-        let target = {
-            let metrics = self.raft.metrics();
-            let m = metrics.borrow_watched();
-            let voters: Vec<u64> = m.membership_config.voter_ids().filter(|id| *id != self.member).collect();
-            m.replication
-                .as_ref()
-                .and_then(|r| voters.iter().max_by_key(|id| r.get(id).copied().flatten()).copied())
-        };
-        let Some(to) = target else { return };
-        if let Err(e) = self.raft.trigger().transfer_leader(to).await {
-            tracing::warn!(error = %e, "leadership was not handed over");
-            return;
-        }
-        let mut leadership = self.leadership.clone();
-        let handed =
-            tokio::time::timeout(TRANSFER_WAIT, leadership.wait_for(|l| !l.own && l.leader.is_some())).await;
-        if handed.is_err() {
-            tracing::warn!(to, "nobody took leadership over in time; an election will");
-        }
-    }
-
     /// Stops taking part. The log keeps everything.
     pub(crate) async fn shutdown(&self) {
         if let Err(e) = self.raft.shutdown().await {
@@ -354,7 +333,7 @@ fn leader_of(f: ForwardToLeader<Cfg>) -> Option<(u64, String)> {
     f.leader_id.zip(f.leader_node.map(|n| n.addr))
 }
 
-fn refused(e: ClientWriteError<Cfg>) -> ProposeError {
+pub(super) fn refused(e: ClientWriteError<Cfg>) -> ProposeError {
     match e {
         ClientWriteError::ForwardToLeader(f) => ProposeError::NotLeader(leader_of(f)),
         // Discarded here, it may still be committed by another leader.

@@ -117,7 +117,8 @@ impl<M: GroupMachine> Machine<M> {
     }
 }
 
-fn to_apply(entry: Entry) -> io::Result<ApplyEntry> {
+/// An entry as machines apply it.
+pub(super) fn to_apply(entry: Entry) -> io::Result<ApplyEntry> {
     let (membership, command) = match entry.payload {
         Payload::Blank => (None, None),
         Payload::Normal(Blob(command)) => (None, Some(command)),

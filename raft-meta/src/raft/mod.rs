@@ -6,14 +6,19 @@ mod files;
 mod handle;
 mod log;
 mod machine;
+mod members;
 mod network;
+mod offline;
 mod port;
 #[cfg(test)]
 mod suite;
 
 mod types;
 
+pub(crate) use files::{SnapshotFile, SnapshotFiles};
 pub(crate) use handle::{Core, Group, GroupMetrics, GroupOptions, Leadership, ProposeError};
 pub(crate) use machine::Place;
+pub(crate) use members::{Look, NodeLook, Roster};
 pub(crate) use network::MESSAGE_BYTES;
+pub(crate) use offline::{Content, Founding, found, replay};
 pub(crate) use port::Port;

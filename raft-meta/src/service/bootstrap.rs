@@ -50,9 +50,12 @@ impl Bootstrap for Service {
         if r.cluster.is_empty() || r.member == 0 {
             return Err(Status::invalid_argument("cluster and member may not be empty"));
         }
-        let founders = r.members.into_iter().map(|m| (m.id, m.addr)).collect();
+        let founders: Vec<_> = r.members.into_iter().map(|m| (m.id, m.addr)).collect();
+        // Earlier builds name it in the list only.
+        let listed = founders.iter().find(|(id, _)| *id == r.member).map(|(_, addr)| addr.clone());
+        let addr = if r.addr.is_empty() { listed.unwrap_or_default() } else { r.addr };
         let place = Membership { cluster: r.cluster, member: r.member, secret: Secret(secret), founders };
-        self.0.adopt(place).await.map_err(|e| failed(&e))?;
+        self.0.adopt(place, &addr).await.map_err(|e| failed(&e))?;
         Ok(Response::new(wire::AdoptResponse {}))
     }
 

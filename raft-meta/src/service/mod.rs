@@ -1,8 +1,10 @@
-//! What a member serves: `Meta` and `State` for nodes, `Raft` for members, `Bootstrap` once. Thin: it
-//! checks who is meant, passes on what only a leader can do, and translates.
+//! What a member serves: `Meta` and `State` for nodes, `Raft` and `MemberSteps` for members, `Members` for
+//! administrators, `Bootstrap` once. Thin: it checks who is meant, passes on what only a leader can do, and translates.
 
+mod backup;
 mod bootstrap;
 mod forward;
+mod members;
 mod meta;
 mod raft;
 mod state;
@@ -11,8 +13,8 @@ mod watch;
 use std::sync::Arc;
 
 use millet_proto::wire::{
-    bootstrap_server::BootstrapServer, meta_server::MetaServer, raft_server::RaftServer,
-    state_server::StateServer,
+    bootstrap_server::BootstrapServer, member_steps_server::MemberStepsServer, members_server::MembersServer,
+    meta_server::MetaServer, raft_server::RaftServer, state_server::StateServer,
 };
 use tonic::{Status, metadata::MetadataValue, transport::server::Router};
 
@@ -35,8 +37,23 @@ pub struct Services {
 impl Services {
     /// Adds every service to a server's router.
     pub fn add_to<L: Clone>(self, router: Router<L>) -> Router<L> {
+        let (members, steps) = self.clone().members();
         let (meta, state, raft, bootstrap) = self.parts();
-        router.add_service(meta).add_service(state).add_service(raft).add_service(bootstrap)
+        let router = router.add_service(meta).add_service(state).add_service(raft).add_service(bootstrap);
+        router.add_service(members).add_service(steps)
+    }
+
+    /// Adds what administrators ask for, for a listener of their own.
+    pub fn add_admin_to<L: Clone>(self, router: Router<L>) -> Router<L> {
+        router.add_service(self.members().0)
+    }
+
+    fn members(self) -> (MembersServer<members::Service>, MemberStepsServer<members::Steps>) {
+        let shared = self.shared;
+        (
+            MembersServer::new(members::Service(Arc::clone(&shared))),
+            MemberStepsServer::new(members::Steps(shared)),
+        )
     }
 
     /// Serves them alone on connections that the caller accepts (with `tcp_nodelay` set), until `incoming`
@@ -55,10 +72,12 @@ impl Services {
         IO::ConnectInfo: Clone + Send + Sync + 'static,
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        let (members, steps) = self.clone().members();
         let (meta, state, raft, bootstrap) = self.parts();
         let router =
             tonic::transport::Server::builder().add_service(meta).add_service(state).add_service(raft);
-        router.add_service(bootstrap).serve_with_incoming(incoming).await
+        let router = router.add_service(bootstrap).add_service(members).add_service(steps);
+        router.serve_with_incoming(incoming).await
     }
 
     fn parts(self) -> Parts {

@@ -154,13 +154,10 @@ impl SnapshotSource for Source {
     fn write_to(&mut self, to: &mut dyn Write) -> io::Result<()> {
         while let Some(page) = self.page()? {
             for (key, value) in page {
-                to.write_all(&length(&key)?.to_be_bytes())?;
-                to.write_all(&length(&value)?.to_be_bytes())?;
-                to.write_all(&key)?;
-                to.write_all(&value)?;
+                write_row(to, &key, &value)?;
             }
         }
-        to.write_all(&END.to_be_bytes())
+        write_end(to)
     }
 }
 
@@ -170,11 +167,25 @@ impl Drop for Source {
     }
 }
 
+/// One row of a copy's content.
+pub(super) fn write_row(to: &mut dyn Write, key: &[u8], value: &[u8]) -> io::Result<()> {
+    to.write_all(&length(key)?.to_be_bytes())?;
+    to.write_all(&length(value)?.to_be_bytes())?;
+    to.write_all(key)?;
+    to.write_all(value)
+}
+
+/// The end of a copy's content.
+pub(super) fn write_end(to: &mut dyn Write) -> io::Result<()> {
+    to.write_all(&END.to_be_bytes())
+}
+
 fn length(b: &[u8]) -> io::Result<u32> {
     u32::try_from(b.len()).ok().filter(|n| *n != END).ok_or_else(|| io::Error::other("a row of 4 GiB"))
 }
 
-fn read_row(from: &mut dyn Read) -> io::Result<Option<(Bytes, Bytes)>> {
+/// The next row; `None` at the end.
+pub(super) fn read_row(from: &mut dyn Read) -> io::Result<Option<(Bytes, Bytes)>> {
     let mut len = [0; 4];
     from.read_exact(&mut len)?;
     let key = u32::from_be_bytes(len);

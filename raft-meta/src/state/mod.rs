@@ -6,6 +6,7 @@
 mod apply;
 mod command;
 mod copy;
+mod recover;
 mod rows;
 
 use std::{
@@ -16,8 +17,11 @@ use std::{
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use millet_core::{GrainId, SessionId, ShardId, store::Token};
 
-pub use self::command::{StateCommand, StateReply, StateResult, Unreadable};
 use self::{apply::Rows, copy::Copied};
+pub use self::{
+    command::{StateCommand, StateReply, StateResult, Unreadable},
+    recover::{StateSurvey, recover, survey},
+};
 use crate::{
     engine::Engine,
     group::{Applied, ApplyEntry, GroupMachine, SnapshotSource},

@@ -17,6 +17,8 @@ use millet_testkit::{SeededEntropy, StdThreads, TokioSpawner, until_some};
 use tokio::net::TcpListener;
 use tonic::transport::{Endpoint, server::TcpIncoming};
 
+pub mod admin;
+
 use crate::real::RealDisk;
 
 pub const LIMIT: Duration = Duration::from_secs(20);

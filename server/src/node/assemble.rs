@@ -77,7 +77,7 @@ pub async fn assemble(world: World, config: Config, plan: Plan) -> Result<Node, 
     if let Some(listener) = ports.admin {
         let (reporter, service) = tonic_health::server::health_reporter();
         health.push(health::Reporter::Admin(reporter));
-        serve("admin listener", listen::inner_server().add_service(service), listener);
+        serve("admin listener", plane.serve_admin(listen::inner_server().add_service(service)), listener);
     }
     let watching =
         health::report(Arc::downgrade(&parts.directory), world.clock.clone(), health, leaving.clone());

@@ -120,6 +120,14 @@ impl Plane {
         }
     }
 
+    /// Adds what this node serves to administrators.
+    pub(super) fn serve_admin(&self, router: Router) -> Router {
+        match &self.stand {
+            Stand::Memory(_) | Stand::Remote(_) => router,
+            Stand::Member(member) => member.services().add_admin_to(router),
+        }
+    }
+
     /// Makes a cluster of this node's members, once; harmless when it is made. Waits for members that do
     /// not answer yet.
     ///

@@ -1,0 +1,183 @@
+//! The first member of a cluster that does not start from a quorum of an old one (R16): new cluster id, every
+//! generation above all that were, all sessions ended, nothing granted for one TTL. It starts alone; others
+//! are added to it.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use millet_core::{
+    Clock, SessionId, limits,
+    world::{Disk, Entropy, Threads},
+};
+
+use super::source::{Directory, File, Source};
+use crate::{
+    engine::EngineKind,
+    identity::{DataDir, Membership, is_named},
+    log::{LogStore, Wal, WalOptions},
+    machine::Recovery,
+    member::{META, MemberError, STATE},
+    raft::{Founding, SnapshotFiles, found},
+    state::recover,
+};
+
+/// The first member's id: the cluster is new, so are its ids.
+const MEMBER: u64 = 1;
+
+/// The member that the new cluster begins with.
+pub struct NewMember {
+    /// Its data directory: an empty one.
+    pub dir: PathBuf,
+    /// Its peer address, as others will reach it.
+    pub addr: String,
+    /// The cluster's name; empty: the old one's.
+    pub name: String,
+    /// The longest TTL that sessions of the old cluster may have.
+    pub ttl: Duration,
+    /// Files.
+    pub disk: Arc<dyn Disk>,
+    /// The log's threads.
+    pub threads: Arc<dyn Threads>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// What was made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Recovered {
+    /// The new cluster's id.
+    pub cluster: String,
+    /// The old one's.
+    pub old: String,
+    /// Its generation: above every one of the old cluster.
+    pub generation: u32,
+    /// Grains' values.
+    pub values: u64,
+    /// The last entries in it: of `meta`, of `state`.
+    pub indexes: (u64, u64),
+}
+
+/// Makes the first member of a new cluster from a backup file.
+pub fn restore(file: &Path, new: &NewMember) -> Result<Recovered, MemberError> {
+    let mut source = File { disk: Arc::clone(&new.disk), path: file.to_owned() };
+    let mut dir = new.open()?;
+    new.make(&mut source, &mut dir)
+}
+
+/// Makes the first member of a new cluster from what a member of a lost one has: for the permanent loss of
+/// the majority. `confirm` is the old cluster's name or id, as typed.
+pub fn force_new_cluster(
+    old: &Path,
+    confirm: &str,
+    engine: EngineKind,
+    new: &NewMember,
+) -> Result<Recovered, MemberError> {
+    let (disk, entropy) = (Arc::clone(&new.disk), &*new.entropy);
+    let unreadable = |source| MemberError::Storage { dir: old.to_owned(), source };
+    // Opening makes an empty directory a fresh one.
+    new.disk.read(&old.join("identity")).map_err(unreadable)?;
+    let held = DataDir::open(disk, old, None, entropy, new.clock.wall_ms())?;
+    let place = held.identity().membership.clone().ok_or_else(|| {
+        MemberError::Refused(format!("data directory {} belongs to no cluster", old.display()))
+    })?;
+    if !is_named(&place.cluster, confirm) {
+        return Err(MemberError::Refused(format!(
+            "{confirm:?} is not the name of cluster {}; what only the lost members had will be gone: nothing was done",
+            place.cluster
+        )));
+    }
+    let mut dir = new.open()?;
+    let dirs = (old, &*new.dir);
+    let mut source =
+        Directory::open(&new.disk, &*new.threads, entropy.next_u64(), dirs, engine).map_err(unreadable)?;
+    source.clear().map_err(|e| new.failed(e))?;
+    new.make(&mut source, &mut dir)
+}
+
+/// The name in a cluster's id: all but the 32 digits behind it.
+fn name_of(cluster: &str) -> &str {
+    let drawn = |d: &str| d.len() == 32 && d.bytes().all(|b| b.is_ascii_hexdigit());
+    cluster.rsplit_once('-').filter(|(_, rest)| drawn(rest)).map_or("", |(name, _)| name)
+}
+
+impl NewMember {
+    fn failed(&self, source: io::Error) -> MemberError {
+        MemberError::Storage { dir: self.dir.clone(), source }
+    }
+
+    /// The new directory, locked; it must be empty.
+    fn open(&self) -> Result<DataDir, MemberError> {
+        let (disk, entropy) = (Arc::clone(&self.disk), &*self.entropy);
+        let dir = DataDir::open(disk, &self.dir, None, entropy, self.clock.wall_ms())?;
+        match &dir.identity().membership {
+            None => Ok(dir),
+            Some(place) => Err(MemberError::Refused(format!(
+                "data directory {} belongs to member {} of cluster {}; name an empty one",
+                self.dir.display(),
+                place.member,
+                place.cluster
+            ))),
+        }
+    }
+
+    /// Writes log and snapshots, and last the identity: without it the directory is refused.
+    fn make(&self, source: &mut dyn Source, dir: &mut DataDir) -> Result<Recovered, MemberError> {
+        let survey = source.survey().map_err(|e| MemberError::Refused(e.to_string()))?;
+        let old = survey.meta.cluster().cloned().ok_or_else(|| {
+            MemberError::Refused("it holds no cluster: none had been made when it was taken".into())
+        })?;
+        let (wall_ms, entropy) = (self.clock.wall_ms(), &*self.entropy);
+        let seconds = u32::try_from(wall_ms / 1_000).unwrap_or(u32::MAX);
+        let above = survey
+            .generation()
+            .checked_add(1)
+            .ok_or_else(|| MemberError::Refused("its generation is the last one there is".into()))?;
+        let generation = above.max(seconds);
+        let name = if self.name.is_empty() { name_of(&old.cluster) } else { &self.name };
+        let drawn = format!("{:032x}", entropy.next_u128());
+        let cluster = if name.is_empty() { drawn } else { format!("{name}-{drawn}") };
+        let ttl = self.ttl.max(limits::SESSION_TTL);
+        let meta = survey.meta.recovered(&Recovery {
+            cluster: cluster.clone(),
+            member: MEMBER,
+            generation,
+            wall_ms,
+            ttl_ms: u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX),
+            oldest: survey.state.oldest,
+        });
+        let first_session = SessionId(meta.revision().0 + 1);
+        let indexes = (meta.revision().0, survey.state_index.max(1));
+        let secret = old.secret;
+        let mut content = source.state().map_err(|e| self.failed(e))?;
+        self.lay_down(indexes, Box::new(move |to| meta.write_to(to)), {
+            Box::new(move |to| recover(&mut content, to, generation, first_session))
+        })
+        .map_err(|e| self.failed(e))?;
+        let founders = vec![(MEMBER, self.addr.clone())];
+        dir.join(Membership { cluster: cluster.clone(), member: MEMBER, secret, founders })?;
+        Ok(Recovered { cluster, old: old.cluster, generation, values: survey.state.values, indexes })
+    }
+
+    fn lay_down(
+        &self,
+        (meta_index, state_index): (u64, u64),
+        meta: crate::raft::Content,
+        state: crate::raft::Content,
+    ) -> io::Result<()> {
+        let options = WalOptions::new(self.entropy.next_u64());
+        let wal = Wal::open(Arc::clone(&self.disk), &*self.threads, &self.dir.join("log"), options);
+        let wal: Box<dyn LogStore> = Box::new(wal.map_err(io::Error::other)?);
+        for (group, index, content) in [(META, meta_index, meta), (STATE, state_index, state)] {
+            let files = SnapshotFiles::open(Arc::clone(&self.disk), self.dir.join("snapshots"), group)?;
+            let addr = self.addr.clone();
+            found(&*wal, &files, Founding { group, member: MEMBER, addr, index, content })?;
+        }
+        Ok(())
+    }
+}
