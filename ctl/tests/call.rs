@@ -131,7 +131,10 @@ async fn wrong_usage_is_three_lines_and_help_says_what_is_not_there() {
     let help = ctl(&["--help"]).await;
     let text = String::from_utf8(help.stdout).expect("text");
     assert!(
-        help.status.success() && text.contains("Exit codes") && text.contains("no commands yet"),
+        help.status.success()
+            && text.contains("Exit codes")
+            && text.contains("no commands yet")
+            && text.contains("meta"),
         "{text}"
     );
 }

@@ -1,7 +1,9 @@
 //! The `millet` binary: a node that is a member of the metadata store and hosts no grains, and the tools to
-//! make a cluster of such nodes.
+//! make a cluster of such nodes, or a new one of what is left of an old one.
 
-use std::path::PathBuf;
+mod offline;
+
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -28,6 +30,9 @@ enum Command {
         #[arg(long, value_delimiter = ',', required = true)]
         members: Vec<String>,
     },
+    /// Backups and recovery, on files: `milletctl meta` has what works on a cluster that runs.
+    #[command(subcommand)]
+    Meta(offline::Meta),
     /// Prints every setting with its default and reason; with a file: the settings in force.
     Config {
         /// A TOML file.
@@ -36,27 +41,38 @@ enum Command {
     },
 }
 
-fn main() -> anyhow::Result<()> {
+/// Exit codes: 0 done, 1 refused or failed, 2 nothing ran (nobody reached, wrong arguments).
+fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("MILLET_LOG")
         .unwrap_or_else(|_| "info,openraft=error".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    match Args::parse().command {
-        Command::Run { config } => runtime.block_on(run(config)),
-        Command::Init { members } => runtime.block_on(async {
-            let cluster = init_cluster(&World::here(), &members).await.map_err(anyhow::Error::msg)?;
-            println!("{cluster}");
-            Ok(())
-        }),
+    let (done, code) = match Args::parse().command {
+        Command::Run { config } => (block_on(run(config)), 1),
+        Command::Init { members } => (block_on(init(members)), 2),
+        Command::Meta(command) => (block_on(offline::run(command)), 1),
         Command::Config { config: None } => {
             print!("{}", reference());
-            Ok(())
+            (Ok(()), 1)
         }
-        Command::Config { config } => {
-            print!("{}", load(config)?.to_toml());
-            Ok(())
+        Command::Config { config } => (load(config).map(|config| print!("{}", config.to_toml())), 1),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            code.into()
         }
     }
+}
+
+fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+}
+
+async fn init(members: Vec<String>) -> anyhow::Result<()> {
+    let cluster = init_cluster(&World::here(), &members).await.map_err(anyhow::Error::msg)?;
+    println!("{cluster}");
+    Ok(())
 }
 
 fn load(path: Option<PathBuf>) -> anyhow::Result<Config> {

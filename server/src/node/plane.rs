@@ -30,7 +30,7 @@ const ASK: Duration = Duration::from_millis(200);
 const SAY: Duration = Duration::from_secs(5);
 /// How long a member looks for a leader before it concludes that the cluster is not made.
 const LED: Duration = Duration::from_secs(1);
-/// The first generation of grants.
+/// The first generation of grants is at least this; see [`first_generation`].
 const GENERATION: u32 = 1;
 
 /// An in-memory metadata store and state store that several nodes of one process may share.
@@ -249,11 +249,18 @@ async fn start_member(
         engine: if config.node.state_engine == "redb" { EngineKind::Redb } else { EngineKind::Sled },
         snapshot_every: MemberOptions::SNAPSHOT_EVERY,
         timing: config.timing(),
-        generation: GENERATION,
+        generation: first_generation(world),
     };
     let member = Arc::new(Member::start(options).await.map_err(StartError::Member)?);
     stop_with(member.clone(), &*world.io);
     Ok(member)
+}
+
+/// The generation that a fresh cluster begins with (R16): the seconds of now are above those of every cluster
+/// that was made before, so that a store which outlives its cluster takes the new one's tokens and no old
+/// ones. No store says its largest generation yet; the built-in one begins empty with the cluster.
+fn first_generation(world: &World) -> u32 {
+    u32::try_from(world.clock.wall_ms() / 1_000).unwrap_or(u32::MAX).max(GENERATION)
 }
 
 /// A member that fails takes the process with it: it never carries on after a failed disk.
