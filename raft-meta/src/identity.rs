@@ -378,13 +378,24 @@ mod tests {
     #[test]
     fn a_log_without_an_identity_is_not_a_fresh_directory() {
         let disk = SimDisk::new();
-        drop(open(&disk, None, 1).expect("fresh"));
+        open(&disk, None, 1).expect("fresh").join(place("c1")).expect("fresh");
         disk.create_dir(Path::new("/data/log")).expect("made");
         drop(disk.create(Path::new("/data/log/wal-0000000000000001.log"), 64).expect("created"));
         drop(open(&disk, None, 1).expect("with its identity"));
         disk.remove(Path::new("/data/identity")).expect("removed");
         let text = open(&disk, None, 1).err().expect("refused").to_string();
         assert!(text.contains("/data/identity") && text.contains("log/"), "{text}");
+    }
+
+    /// A restore writes the identity last: what is there before it would be taken for a fresh member's.
+    #[test]
+    fn r16_an_interrupted_restore_is_not_a_fresh_directory() {
+        let disk = SimDisk::new();
+        drop(open(&disk, None, 1).expect("fresh"));
+        disk.create_dir(Path::new("/data/snapshots")).expect("made");
+        drop(disk.create(Path::new("/data/snapshots/snapshot-0-1"), 64).expect("created"));
+        let text = open(&disk, None, 1).err().expect("refused").to_string();
+        assert!(text.contains("/data/identity") && text.contains("interrupted"), "{text}");
     }
 
     #[test]

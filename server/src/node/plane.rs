@@ -121,7 +121,7 @@ impl Plane {
     }
 
     /// Adds what this node serves to administrators.
-    pub(super) fn serve_admin(&self, router: Router) -> Router {
+    pub(super) fn serve_admin<L: Clone>(&self, router: Router<L>) -> Router<L> {
         match &self.stand {
             Stand::Memory(_) | Stand::Remote(_) => router,
             Stand::Member(member) => member.services().add_admin_to(router),
