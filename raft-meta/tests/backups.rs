@@ -154,9 +154,10 @@ async fn r16_holds(
     assert!(waited > Duration::from_millis(3_500), "{waited:?}");
     assert_eq!(granted.generation, made.generation);
     // The old cluster's tokens are refused, whatever they claim (G1a).
+    let grain = player(3);
     for index in [5, 1 << 40] {
         let write = |session| Write {
-            grain: &player(3),
+            grain: &grain,
             slot: "main",
             shard: None,
             token: token(1, index, session),
