@@ -50,6 +50,8 @@ struct Trip<'d> {
     asked: bool,
     /// A session that placement should not choose again.
     avoid: Option<SessionId>,
+    /// Sessions that said they are leaving: they hold nothing any more, whatever others still say.
+    leaving: Vec<SessionId>,
     backoff: Duration,
     /// Why the call has not been delivered yet.
     waiting_for: Option<String>,
@@ -76,6 +78,7 @@ impl<'d> Trip<'d> {
             hops: 0,
             asked: false,
             avoid: None,
+            leaving: Vec::new(),
             backoff: BACKOFF_MIN,
             waiting_for: None,
             frozen_until: None,
@@ -171,6 +174,16 @@ impl<'d> Trip<'d> {
             // The shard table is the only truth: a change of it wakes the call, and each try backs off.
             return Next::Park(format!("the owner of the shard of {grain} is changing"));
         }
+        let refused_by = at.or_else(|| self.directory.session().map(|mine| mine.id()));
+        if adrift {
+            // A leave ends by itself: it costs no resend.
+            (self.hops, self.asked) = (0, false);
+            self.leaving.extend(refused_by.filter(|by| !self.leaving.contains(by)));
+            return self.ask(&grain, tried, at).await;
+        }
+        if let Some((session, ..)) = hint.filter(|(session, ..)| self.leaving.contains(session)) {
+            return handing_back(&grain, session);
+        }
         self.hops += 1;
         let higher =
             hint.filter(|(session, _, grant)| tried.is_none_or(|t| *grant > t) && !self.has_ended(*session));
@@ -181,27 +194,19 @@ impl<'d> Trip<'d> {
             self.directory.routes.learn(&grain, Route { session, grant });
             return Next::Again;
         }
-        let refused_by = at.or_else(|| self.directory.session().map(|mine| mine.id()));
-        self.ask(&grain, tried, refused_by.filter(|_| adrift), at).await
+        self.ask(&grain, tried, at).await
     }
 
-    /// Asks the metadata store who holds the grain. `giving_back`: a session that holds nothing any more,
-    /// whatever the store still says.
-    async fn ask(
-        &mut self,
-        grain: &GrainId,
-        tried: Option<Grant>,
-        giving_back: Option<SessionId>,
-        at: Option<SessionId>,
-    ) -> Next {
+    /// Asks the metadata store who holds the grain.
+    async fn ask(&mut self, grain: &GrainId, tried: Option<Grant>, at: Option<SessionId>) -> Next {
         let lookup = self.directory.deps.meta.lookup(grain);
         let found = tokio::time::timeout(self.remaining(), lookup).await;
         if let Some(grant) = tried {
             self.directory.routes.forget(grain, grant);
         }
         match found {
-            Ok(Ok(Some(holder))) if giving_back == Some(holder.session) => {
-                Next::Park(format!("{grain} is being handed back by {}", holder.session))
+            Ok(Ok(Some(holder))) if self.leaving.contains(&holder.session) => {
+                handing_back(grain, holder.session)
             }
             Ok(Ok(Some(Holder { session, grant, .. }))) => {
                 self.asked = true;
@@ -310,6 +315,10 @@ impl<'d> Trip<'d> {
     fn has_ended(&self, session: SessionId) -> bool {
         ended(self.directory, session)
     }
+}
+
+fn handing_back(grain: &GrainId, by: SessionId) -> Next {
+    Next::Park(format!("{grain} is being handed back by {by}"))
 }
 
 fn ended(directory: &Directory, session: SessionId) -> bool {

@@ -370,3 +370,28 @@ async fn a_connection_to_a_taken_port_names_the_setting() {
     let text = e.to_string();
     assert!(text.contains("node.peer_listen") && text.contains(&b.peer.addr), "{text}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn g3_a_farewell_waits_for_every_answer_and_turns_new_calls_away_unsent() {
+    let (a, b) = (node(1, |_| {}).await, node(2, |_| {}).await);
+    let (sender, to, call) = (a.transport.clone(), b.peer.clone(), a.envelope(1, 1, "slow"));
+    let slow = tokio::spawn(async move { sender.call(&to, call).await });
+    until_async("the slow call runs", async || b.echo.started.load(Ordering::SeqCst) == 1, LIMIT).await;
+    let leaver = b.transport.clone();
+    let parting = tokio::spawn(async move { leaver.farewell().await });
+    // Until the farewell has arrived, calls go through.
+    let limit = Instant::now() + LIMIT;
+    let refused = loop {
+        match a.transport.call(&b.peer, a.envelope(1, 0, "new")).await {
+            Ok(_) => assert!(Instant::now() < limit, "calls still go through"),
+            Err(CallError::Platform(e)) => break e,
+            Err(other) => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(refused.grain(), None, "not sent, so that the directory locates it anew");
+    assert_eq!(*refused.kind(), ErrorKind::Unavailable { what: "node n2 is leaving".into() });
+    assert!(!parting.is_finished(), "one answer is missing");
+    b.echo.gate.notify_one();
+    assert_eq!(slow.await.expect("runs"), Ok(Bytes::from("slow")));
+    tokio::time::timeout(LIMIT, parting).await.expect("then the peer lets go").expect("runs");
+}

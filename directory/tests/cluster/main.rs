@@ -316,6 +316,22 @@ async fn r30_a_grant_that_comes_while_leaving_is_released() {
     assert_eq!((left.activations, node.residents.claim_of(&grain).is_none()), (0, true));
 }
 
+/// While the releases of a leaver are slow, the others are told that it still holds its grains, and say
+/// so to a call that came in at the leaver: that call waits, it does not use up its resends.
+#[tokio::test(start_paused = true)]
+async fn g3_a_call_through_a_leaver_waits_for_its_slow_releases() {
+    let world = World::new(3).await;
+    let (node, grain) = (world.node(1), player(7));
+    assert_eq!(World::by(&world.call(1, &grain).await), 1);
+    node.link.release_ms.store(1_000, Ordering::Release);
+    let call = async {
+        pass(Duration::from_millis(20)).await;
+        World::by(&world.call(1, &grain).await)
+    };
+    let (by, left) = futures::join!(call, node.directory.drain(world.clock.boottime().after(SOON)));
+    assert_ne!(by, 1, "{left:?}");
+}
+
 /// With activations that do not end, the session is not closed: it expires (R18).
 #[tokio::test(start_paused = true)]
 async fn r18_a_session_with_running_turns_is_not_closed() {

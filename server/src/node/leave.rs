@@ -6,9 +6,9 @@ use millet_directory::{Left, Residents};
 
 use super::Node;
 
-/// After a drain, answers that are already decided have this long to reach their callers before the
-/// session is closed.
-const FLUSH: Duration = Duration::from_millis(200);
+/// After a drain, peers have this long to take the answers they wait for and to send no more calls. Two
+/// round trips do; a peer that is frozen or gone is not waited for longer.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// A session that has been frozen for this long while leaving will not thaw in time: an election is over
 /// by then.
@@ -47,7 +47,10 @@ impl Node {
         let leave = async {
             let drained = directory.drain(until).await;
             self.api.close().await;
-            tokio::time::sleep(FLUSH).await;
+            let farewell = self.transport.farewell();
+            if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
+                tracing::warn!(node = %self.id(), "a peer did not say farewell within {FAREWELL:?}");
+            }
             directory.close(drained, until).await
         };
         let left = tokio::select! {

@@ -138,6 +138,8 @@ pub struct TestLink {
     pub deaf: AtomicBool,
     /// So long the first word of a watch takes.
     pub first_word_ms: AtomicU64,
+    /// So long a release waits before it is sent.
+    pub release_ms: AtomicU64,
     /// When a close is sent, this lease must have been fenced (R18).
     pub fenced_at_close: Mutex<Option<Arc<SessionLease>>>,
 }
@@ -149,6 +151,7 @@ impl TestLink {
             cut: Arc::default(),
             deaf: AtomicBool::new(false),
             first_word_ms: AtomicU64::new(0),
+            release_ms: AtomicU64::new(0),
             fenced_at_close: Mutex::default(),
         })
     }
@@ -214,7 +217,10 @@ impl Meta for TestLink {
         session: SessionId,
         grant: Grant,
     ) -> BoxFuture<'a, Result<(), MetaError>> {
-        Box::pin(self.done(Op::Release { key: key(grain), ty: grain.ty.id(), session, grant }))
+        Box::pin(async move {
+            pass(Duration::from_millis(self.release_ms.load(Ordering::Acquire))).await;
+            self.done(Op::Release { key: key(grain), ty: grain.ty.id(), session, grant }).await
+        })
     }
     fn move_to<'a>(
         &'a self,

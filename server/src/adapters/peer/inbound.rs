@@ -44,12 +44,31 @@ pub(super) struct Inbound {
     lease: Arc<SessionLease>,
     bound: Mutex<ClockBound>,
     ended: CancellationToken,
+    /// Its call lanes, until they end.
+    lanes: Mutex<Vec<Parting>>,
+}
+
+/// A call lane, and whether the peer still waits for answers on it.
+#[derive(Clone)]
+struct Parting {
+    lane: Arc<InboundLane>,
+    done: CancellationToken,
 }
 
 impl Inbound {
     /// Our session, which the peer means.
     pub(super) fn ours(&self) -> SessionId {
         self.lease.id()
+    }
+    /// Asks the peer for no more calls, and waits until it has every answer or is gone.
+    pub(super) async fn farewell(&self) {
+        let lanes = self.lanes.lock().clone();
+        for parting in &lanes {
+            parting.lane.with(super::lane::LaneState::ask_farewell);
+        }
+        for parting in lanes {
+            parting.done.cancelled().await;
+        }
     }
     /// Closes its lanes.
     pub(super) fn close(&self) {
@@ -87,9 +106,9 @@ impl Peer for Service {
             .ok_or_else(|| Status::invalid_argument("the first frame must be a hello"))?;
         let hello = Hello::try_from(hello).map_err(|e| Status::invalid_argument(e.to_string()))?;
         match self.transport.accept(&hello).await {
-            Ok((peer, lane)) => {
+            Ok((peer, lane, done)) => {
                 let frames = Writer::new(lane.clone()).map(Ok);
-                let task = lane_task(self.transport.clone(), peer, lane, hello, incoming);
+                let task = lane_task(self.transport.clone(), peer, (lane, done), hello, incoming);
                 self.transport.world.io.spawn("peer inbound lane", task);
                 Ok(Response::new(Box::pin(frames)))
             }
@@ -109,20 +128,23 @@ impl Peer for Service {
 fn lane_task(
     transport: Arc<Transport>,
     peer: Arc<Inbound>,
-    lane: Arc<InboundLane>,
+    (lane, done): (Arc<InboundLane>, CancellationToken),
     hello: Hello,
     incoming: Streaming<PeerFrame>,
 ) -> BoxFuture<'static, ()> {
     Box::pin(async move {
         let (session, number) = (hello.session, hello.lane);
         let ended = peer.ended.clone();
-        let reader = Reader { transport: transport.clone(), peer: peer.clone(), lane: lane.clone(), session };
+        let (t, p, l) = (transport.clone(), peer.clone(), lane.clone());
+        let reader = Reader { transport: t, peer: p, lane: l, done: done.clone(), session };
         let why = tokio::select! {
             () = ended.cancelled() => "the session has ended or reconnected".to_owned(),
             why = async { if number == 0 { reader.control(incoming).await } else { reader.calls(incoming).await } } => why,
         };
         tracing::debug!(peer = %hello.node, lane = number, why, "an inbound lane ended");
         drop(lane.with(super::lane::LaneState::close));
+        done.cancel();
+        peer.lanes.lock().retain(|parting| !Arc::ptr_eq(&parting.lane, &lane));
         if number == 0 {
             peer.close();
             let mut inbound = transport.inbound.lock();
@@ -151,7 +173,10 @@ impl Transport {
     }
 
     /// Takes or refuses a lane.
-    async fn accept(&self, hello: &Hello) -> Result<(Arc<Inbound>, Arc<InboundLane>), String> {
+    async fn accept(
+        &self,
+        hello: &Hello,
+    ) -> Result<(Arc<Inbound>, Arc<InboundLane>, CancellationToken), String> {
         let identity = self.identity().ok_or("this node is starting; retry")?;
         let lease = identity.session();
         let us =
@@ -162,8 +187,12 @@ impl Transport {
             return Err(format!("session {} has ended, or is not known here yet; retry", hello.session));
         }
         let peer = if hello.lane == 0 {
-            let bound = Mutex::new(ClockBound::default());
-            let peer = Arc::new(Inbound { lease: lease.clone(), bound, ended: CancellationToken::new() });
+            let peer = Arc::new(Inbound {
+                lease: lease.clone(),
+                bound: Mutex::default(),
+                ended: CancellationToken::new(),
+                lanes: Mutex::default(),
+            });
             // A second control lane means that the peer has given the first one up.
             if let Some(old) = self.inbound.lock().insert(hello.session, peer.clone()) {
                 old.close();
@@ -173,7 +202,17 @@ impl Transport {
             self.inbound.lock().get(&hello.session).cloned().ok_or("open the control lane first")?
         };
         let lane = Lane::new(self.hello(hello), lease, self.world.clock.clone());
-        Ok((peer, lane))
+        let done = CancellationToken::new();
+        let mut lanes = peer.lanes.lock();
+        // Looked at under the lock that `farewell` takes: a lane is either asked or refused.
+        if self.leaving.load(Ordering::Acquire) {
+            return Err("this node is leaving".into());
+        }
+        if hello.lane > 0 {
+            lanes.push(Parting { lane: lane.clone(), done: done.clone() });
+        }
+        drop(lanes);
+        Ok((peer, lane, done))
     }
 }
 
@@ -182,6 +221,8 @@ struct Reader {
     transport: Arc<Transport>,
     peer: Arc<Inbound>,
     lane: Arc<InboundLane>,
+    /// The peer waits for no answer on this lane any more.
+    done: CancellationToken,
     session: SessionId,
 }
 
@@ -256,6 +297,9 @@ impl Reader {
                         }
                         if running.len() + frame.calls.len() > CREDIT as usize {
                             return format!("more than {CREDIT} calls in flight");
+                        }
+                        if frame.farewell() == wire::Farewell::Done {
+                            self.done.cancel();
                         }
                         for call in frame.calls {
                             let held = held(&call);

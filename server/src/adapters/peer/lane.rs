@@ -42,6 +42,10 @@ pub struct LaneState<T> {
     owed: u32,
     pings: VecDeque<u64>,
     pongs: VecDeque<u64>,
+    /// Our farewell, if one waits to be written.
+    farewell: Option<wire::Farewell>,
+    /// No more calls are taken: the peer is leaving.
+    parting: bool,
     closed: bool,
 }
 
@@ -62,13 +66,16 @@ impl<T> LaneState<T> {
             owed: 0,
             pings: VecDeque::new(),
             pongs: VecDeque::new(),
+            farewell: None,
+            parting: false,
             closed: false,
         }
     }
 
-    /// Queues a call; the answer goes to `waiter`. Gives the waiter back if the lane has ended.
+    /// Queues a call; the answer goes to `waiter`. Gives the waiter back if the lane takes no
+    /// more calls.
     pub fn submit(&mut self, mut call: wire::Call, deadline: BootTime, waiter: T) -> Result<u64, T> {
-        if self.closed {
+        if self.closed || self.parting {
             return Err(waiter);
         }
         self.next_id += 1;
@@ -110,6 +117,30 @@ impl<T> LaneState<T> {
             out.extend(self.abandon(id).map(|w| (w, written)));
         }
         out
+    }
+
+    /// Asks the other side for no more calls.
+    pub fn ask_farewell(&mut self) {
+        self.farewell = Some(wire::Farewell::Asked);
+    }
+
+    /// The other side asked for no more calls: hands back everybody whose call was not written. Once
+    /// nobody waits for an answer any more, the lane says so.
+    pub fn part(&mut self) -> Vec<T> {
+        if !std::mem::replace(&mut self.parting, true) {
+            self.farewell = Some(wire::Farewell::Done);
+        }
+        let unwritten: Vec<_> = self.calls.iter().map(|(call, _)| call.id).collect();
+        unwritten.into_iter().filter_map(|id| self.abandon(id)).collect()
+    }
+
+    /// A farewell that may be said now: `Done` waits until nobody waits for an answer.
+    fn may_part(&self) -> bool {
+        match self.farewell {
+            None => false,
+            Some(wire::Farewell::Done) => self.pending.is_empty(),
+            Some(wire::Farewell::Asked | wire::Farewell::Unspecified) => true,
+        }
     }
 
     /// Ends the lane: nothing is taken or written any more; everybody who waits is handed back.
@@ -176,6 +207,7 @@ impl<T> LaneState<T> {
             || !self.pings.is_empty()
             || !self.pongs.is_empty()
             || !self.replies.is_empty()
+            || self.may_part()
             || (!self.calls.is_empty() && self.credit > 0)
     }
 
@@ -192,6 +224,9 @@ impl<T> LaneState<T> {
             now_ms,
             ..Default::default()
         };
+        if self.may_part() {
+            frame.farewell = self.farewell.take().map_or(0, i32::from);
+        }
         if may_speak {
             let mut bytes = 0;
             self.pack_replies(&mut frame, &mut bytes);
@@ -199,6 +234,7 @@ impl<T> LaneState<T> {
         }
         let says = frame.hello.is_some()
             || frame.credit > 0
+            || frame.farewell != 0
             || !(frame.pings.is_empty()
                 && frame.pongs.is_empty()
                 && frame.calls.is_empty()
@@ -271,6 +307,22 @@ mod tests {
         assert_eq!((f.calls.len(), f.replies.len(), f.pongs.len(), f.credit), (0, 0, 1, 0));
         let f = l.pack(0, true).expect("thawed");
         assert_eq!((f.calls.len(), f.replies.len(), f.credit), (1, 1, 1));
+    }
+
+    #[test]
+    fn g3_a_parting_lane_takes_no_calls_and_says_done_behind_its_last_answer() {
+        let mut l = lane(1);
+        l.submit(call(1), BootTime(9), "written").expect("open");
+        l.submit(call(1), BootTime(9), "no credit").expect("open");
+        assert_eq!(ids(l.pack(0, true)), [1]);
+        assert_eq!(l.part(), ["no credit"]);
+        assert_eq!(l.submit(call(1), BootTime(9), "late"), Err("late"));
+        assert!(!l.has_work(), "one answer is missing");
+        assert_eq!(l.answered(1), Some("written"));
+        assert!(l.has_work());
+        assert_eq!(l.pack(0, true).expect("a farewell").farewell(), wire::Farewell::Done);
+        assert_eq!(l.part(), [""; 0], "asked twice");
+        assert!(!l.has_work(), "said once");
     }
 
     #[test]

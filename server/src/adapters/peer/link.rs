@@ -146,7 +146,7 @@ impl Link {
         match queued {
             None => Err(overloaded(format!("{limit} bytes wait to be written to {}", self.to.node))),
             Some(Err(_)) => {
-                let why = self.failed().map_or_else(|| "the link has ended".into(), |(_, why)| why);
+                let why = self.failed().map_or_else(|| self.parting(), |(_, why)| why);
                 Err(ErrorKind::Unavailable { what: why })
             }
             Some(Ok(id)) => {
@@ -154,6 +154,11 @@ impl Link {
                 Ok((ticket, answer))
             }
         }
+    }
+
+    /// Why a link that has not failed takes no calls.
+    fn parting(&self) -> String {
+        format!("node {} is leaving", self.to.node)
     }
 
     fn call_lanes(&self) -> u32 {
@@ -315,6 +320,12 @@ impl Link {
     }
 
     fn answered(&self, lane: usize, frame: wire::PeerFrame) {
+        if frame.farewell() == wire::Farewell::Asked {
+            for waiter in self.lanes[lane].with(super::lane::LaneState::part) {
+                let kind = ErrorKind::Unavailable { what: self.parting() };
+                drop(waiter.send(Err(millet_core::PlatformError::new(kind).into())));
+            }
+        }
         let ids: Vec<_> = frame.replies.iter().map(|r| r.id).collect();
         let waiters: Vec<_> = self.lanes[lane].with(|state| {
             state.add_credit(frame.credit);

@@ -19,7 +19,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, OnceLock, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -114,6 +114,8 @@ pub struct Transport {
     links: Mutex<HashMap<(SessionId, SessionId), Arc<Link>>>,
     inbound: Mutex<HashMap<SessionId, Arc<Inbound>>>,
     refusals: Mutex<HashMap<String, BootTime>>,
+    /// No more lanes are taken.
+    leaving: AtomicBool,
     counters: Counters,
 }
 
@@ -128,6 +130,7 @@ impl Transport {
             links: Mutex::default(),
             inbound: Mutex::default(),
             refusals: Mutex::default(),
+            leaving: AtomicBool::new(false),
             counters: Counters::default(),
         })
     }
@@ -162,6 +165,16 @@ impl Transport {
     /// What it has seen.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Before a graceful end of the session: no peer sends calls here any more, and every peer has every
+    /// answer, or is gone. Whoever calls gives it a limit: a peer may be frozen.
+    ///
+    /// Cancel safety: peers that were asked stay asked; calling again waits for those that are missing.
+    pub async fn farewell(&self) {
+        self.leaving.store(true, Ordering::Release);
+        let peers: Vec<_> = self.inbound.lock().values().cloned().collect();
+        futures::future::join_all(peers.iter().map(|peer| peer.farewell())).await;
     }
 
     /// Closes everything: on shutdown, after the session has ended.
