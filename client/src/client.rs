@@ -24,7 +24,7 @@ use tonic::{
 };
 
 use crate::{
-    endpoint::{Endpoint, Endpoints, never_sent},
+    endpoint::{Endpoint, Endpoints, met_goodbye, never_sent},
     wire::Plain,
 };
 
@@ -219,14 +219,12 @@ fn endpoint(address: &str, options: &Options) -> Result<Endpoint, BadAddress> {
     }
     let channel = endpoint
         .connect_timeout(options.connect_timeout)
-        .tcp_nodelay(true)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_keep_alive_interval(options.keepalive)
         .keep_alive_timeout(options.keepalive)
-        .keep_alive_while_idle(true)
-        .connect_lazy();
-    Ok(Endpoint::new(address.to_owned(), channel))
+        .keep_alive_while_idle(true);
+    Ok(Endpoint::new(address.to_owned(), &channel))
 }
 
 fn refused<E>(kind: ErrorKind) -> CallError<E> {
@@ -328,18 +326,20 @@ impl Inner {
             if left.is_zero() {
                 return Err(Failure::Kind(ErrorKind::DeadlineExceeded { blocker: reasons.pop() }));
             }
-            match attempt(endpoint, outgoing, left, sent).await {
+            let moment = endpoint.goodbyes.moment();
+            let status = match attempt(endpoint, outgoing, left, sent).await {
                 Ok(bytes) => {
                     endpoint.answered();
                     return Ok(bytes);
                 }
-                Err(status) if never_sent(&status) => {
-                    endpoint.failed();
-                    sent.store(false, Ordering::Relaxed);
-                    reasons.push(format!("{}: {}", endpoint.address, reason(&status)));
-                }
-                Err(status) => return Err(Failure::Status(status)),
+                Err(status) => status,
+            };
+            if !never_sent(&status) && !(met_goodbye(&status) && endpoint.goodbyes.not_served(moment).await) {
+                return Err(Failure::Status(status));
             }
+            endpoint.failed();
+            sent.store(false, Ordering::Relaxed);
+            reasons.push(format!("{}: {}", endpoint.address, reason(&status)));
         }
         let what = format!("no node can be reached ({})", reasons.join("; "));
         Err(Failure::Kind(ErrorKind::Unavailable { what }))

@@ -2,10 +2,22 @@
 
 use std::{
     error::Error,
-    sync::atomic::{AtomicU32, AtomicUsize, Ordering},
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicUsize, Ordering},
+    },
 };
 
-use tonic::{Status, transport::Channel};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tonic::{
+    Status,
+    transport::{self, Channel, Uri},
+};
+
+use crate::goodbye::{Goodbyes, Watched};
 
 /// After a failed connect an endpoint is passed over this many times while others are there: no clock is
 /// needed, and a busy client tries again sooner than an idle one.
@@ -15,12 +27,21 @@ const PASSES: u32 = 64;
 pub(crate) struct Endpoint {
     pub(crate) address: String,
     pub(crate) channel: Channel,
+    pub(crate) goodbyes: Arc<Goodbyes>,
     passes: AtomicU32,
 }
 
 impl Endpoint {
-    pub(crate) fn new(address: String, channel: Channel) -> Self {
-        Self { address, channel, passes: AtomicU32::new(0) }
+    pub(crate) fn new(address: String, channel: &transport::Endpoint) -> Self {
+        let goodbyes = Arc::new(Goodbyes::default());
+        let watching = goodbyes.clone();
+        let connector = tower::service_fn(move |uri: Uri| {
+            let goodbyes = watching.clone();
+            Box::pin(async move { connect(&uri).await.map(|io| TokioIo::new(goodbyes.watch(io))) })
+                as Connecting
+        });
+        let channel = channel.connect_with_connector_lazy(connector);
+        Self { address, channel, goodbyes, passes: AtomicU32::new(0) }
     }
     pub(crate) fn failed(&self) {
         self.passes.store(PASSES, Ordering::Relaxed);
@@ -33,6 +54,15 @@ impl Endpoint {
     fn is_passed_over(&self) -> bool {
         self.passes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok()
     }
+}
+
+type Connecting = Pin<Box<dyn Future<Output = io::Result<TokioIo<Watched<TcpStream>>>> + Send>>;
+
+async fn connect(uri: &Uri) -> io::Result<TcpStream> {
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let stream = TcpStream::connect((host, uri.port_u16().unwrap_or_default())).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 /// All endpoints, asked in turn.
@@ -53,6 +83,19 @@ impl Endpoints {
         let first = (0..self.all.len()).position(|i| !turn(i).is_passed_over()).unwrap_or(0);
         (0..self.all.len()).map(move |i| turn((first + i) % self.all.len()))
     }
+}
+
+/// Whether a request failed because the server ended the connection in good order: it may or may not have
+/// been served, [`Goodbyes::not_served`] tells.
+pub(crate) fn met_goodbye(status: &Status) -> bool {
+    let mut source = status.source();
+    while let Some(error) = source {
+        if let Some(h2) = error.downcast_ref::<h2::Error>() {
+            return h2.is_go_away() && h2.is_remote() && h2.reason() == Some(h2::Reason::NO_ERROR);
+        }
+        source = error.source();
+    }
+    false
 }
 
 /// Whether a failed request surely never reached a server: no connection, the connection was closed
