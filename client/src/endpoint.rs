@@ -2,22 +2,20 @@
 
 use std::{
     error::Error,
-    io,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU32, AtomicUsize, Ordering},
     },
 };
 
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
 use tonic::{
     Status,
     transport::{self, Channel, Uri},
 };
+use tower::ServiceExt as _;
 
-use crate::goodbye::{Goodbyes, Watched};
+use crate::goodbye::Goodbyes;
 
 /// After a failed connect an endpoint is passed over this many times while others are there: no clock is
 /// needed, and a busy client tries again sooner than an idle one.
@@ -35,10 +33,11 @@ impl Endpoint {
     pub(crate) fn new(address: String, channel: &transport::Endpoint) -> Self {
         let goodbyes = Arc::new(Goodbyes::default());
         let watching = goodbyes.clone();
+        let mut tcp = HttpConnector::new();
+        tcp.set_nodelay(true);
         let connector = tower::service_fn(move |uri: Uri| {
-            let goodbyes = watching.clone();
-            Box::pin(async move { connect(&uri).await.map(|io| TokioIo::new(goodbyes.watch(io))) })
-                as Connecting
+            let (goodbyes, connecting) = (watching.clone(), tcp.clone().oneshot(uri));
+            async move { connecting.await.map(|io| TokioIo::new(goodbyes.watch(io.into_inner()))) }
         });
         let channel = channel.connect_with_connector_lazy(connector);
         Self { address, channel, goodbyes, passes: AtomicU32::new(0) }
@@ -54,15 +53,6 @@ impl Endpoint {
     fn is_passed_over(&self) -> bool {
         self.passes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok()
     }
-}
-
-type Connecting = Pin<Box<dyn Future<Output = io::Result<TokioIo<Watched<TcpStream>>>> + Send>>;
-
-async fn connect(uri: &Uri) -> io::Result<TcpStream> {
-    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-    let stream = TcpStream::connect((host, uri.port_u16().unwrap_or_default())).await?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
 }
 
 /// All endpoints, asked in turn.
