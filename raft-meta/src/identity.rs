@@ -405,4 +405,18 @@ mod tests {
         let body = "millet data directory\nformat=1\nnode=5\ncreated_ms=6\ncluster=c1\nmember=2\nsecret=09090909090909090909090909090909\nfounder=1 a:1\nfounder=2 b:1\n";
         assert_eq!(render(&identity), format!("{body}checksum={:016x}\n", xxh3_64(body.as_bytes())));
     }
+
+    proptest::proptest! {
+        /// The checksum is right, the lines are anything.
+        #[test]
+        fn any_text_is_an_identity_or_damage(lines in proptest::collection::vec("(format|node|created_ms|cluster|member|secret|founder)?=?.{0,12}", 0..8), sum: bool) {
+            let mut text = lines.join("\n") + "\n";
+            if sum {
+                text += &format!("checksum={:016x}\n", xxh3_64(text.as_bytes()));
+            }
+            if let Ok(identity) = parse(Path::new("identity"), text.as_bytes()) {
+                proptest::prop_assert!(parse(Path::new("identity"), render(&identity).as_bytes()).is_ok());
+            }
+        }
+    }
 }

@@ -215,4 +215,29 @@ mod tests {
             assert_eq!(decode(&bad, 5), None, "bit {bit}");
         }
     }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { cases: 20_000, ..Default::default() })]
+
+        /// Lengths that lie and kinds that do not exist: no record, and no read beyond the end.
+        #[test]
+        fn any_bytes_are_a_record_or_none(mut bytes: Vec<u8>, len: u32, kind in 0..5u8, incarnation: u64) {
+            if bytes.len() >= RECORD_HEADER {
+                bytes[8..12].copy_from_slice(&(len >> (len % 32)).to_le_bytes());
+                bytes[36] = kind;
+            }
+            proptest::prop_assert_eq!(decode(&bytes, incarnation), None, "the checksum cannot fit");
+            let _ = find_later(&bytes, incarnation, 0);
+            let _ = Header::decode(&bytes);
+        }
+
+        #[test]
+        fn every_record_comes_back(payload: Vec<u8>, batch: u64, ord: u32, index: u64, group: u32, last: bool, incarnation: u64) {
+            let record = Record { batch, ord, last, kind: Kind::Entry, group: GroupId(group), index, payload: &payload };
+            let mut bytes = Vec::new();
+            encode(&mut bytes, incarnation, &record);
+            proptest::prop_assert_eq!(bytes.len(), size(payload.len()));
+            proptest::prop_assert_eq!(decode(&bytes, incarnation), Some(record));
+        }
+    }
 }

@@ -199,4 +199,25 @@ mod tests {
     fn hex(b: &[u8]) -> String {
         b.iter().map(|b| format!("{b:02x}")).collect()
     }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { cases: 20_000, ..Default::default() })]
+
+        #[test]
+        fn any_bytes_are_read_or_refused(mut bytes: Vec<u8>, versioned: bool, kind in 0..4u8, index: u64) {
+            if versioned && bytes.len() > 1 {
+                (bytes[0], bytes[1]) = (VERSION, kind);
+            }
+            if let Ok(Some(id)) = log_id(&bytes) {
+                proptest::prop_assert_eq!(&put_log_id(&id)[..], &bytes[..25]);
+            }
+            drop(vote(&bytes));
+            let kept = LogEntry { index, payload: bytes.clone().into() };
+            if let Ok(read) = entry(&kept) {
+                proptest::prop_assert_eq!(put_entry(&read).map(|e| e.index).ok(), Some(index));
+            }
+            drop(read::<Vote>(&bytes));
+            drop(read::<Membership<u64, BasicNode>>(&bytes));
+        }
+    }
 }

@@ -244,6 +244,8 @@ impl From<&StateResult> for ResultForm {
             Err(StoreError::TooLarge { bytes, limit }) => {
                 Self::TooLarge { bytes: *bytes as u64, limit: *limit as u64 }
             }
+            // Its text alone: the error says "outcome unknown" itself, once.
+            Err(StoreError::Unknown(why)) => Self::Other(why.clone()),
             Err(other) => Self::Other(other.to_string()),
         }
     }

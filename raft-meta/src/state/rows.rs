@@ -206,4 +206,24 @@ mod tests {
         assert!(Head::decode(&head).is_err());
         assert!(Head::decode(&[]).is_err());
     }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { cases: 20_000, ..Default::default() })]
+
+        #[test]
+        fn any_bytes_are_a_row_or_an_error(mut bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..60), versioned: bool) {
+            if let Some(first) = bytes.first_mut().filter(|_| versioned) {
+                *first = VERSION;
+            }
+            if let Ok(head) = Head::decode(&bytes) {
+                proptest::prop_assert_eq!(Head::decode(&head.encode()).expect("what we wrote").encode(), head.encode());
+            }
+            if let Ok(grant) = decode_grant(&bytes) {
+                proptest::prop_assert_eq!(&encode_grant(grant)[..], &bytes[..]);
+            }
+            if let Ok(n) = decode_u64(&bytes) {
+                proptest::prop_assert_eq!(&encode_u64(n)[..], &bytes[..]);
+            }
+        }
+    }
 }
