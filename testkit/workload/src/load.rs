@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use millet::Ran;
 use millet_oracle::history::{Call, Served, Value, Workload};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
     ask::{Failed, ask, perform, record, type_name},
@@ -147,9 +147,13 @@ impl<W: Way> Client<W> {
         let grain = (type_name(Workload::Account), from);
         let (op, call) = self.recorder.invoke(self.role.client, Workload::Account, grain, |_| call);
         let mut may_have_run: Option<Failed> = None;
+        let mut straggler =
+            Straggler { recorder: self.recorder.clone(), until: Instant::now(), is_one: false };
         for attempt in 1..=TRIES {
             let way = self.way();
             let d = self.settings.deadline;
+            // On a clock that is up to 10 % slower.
+            (straggler.until, straggler.is_one) = (Instant::now() + d + d / 8, true);
             let end = ask(&self.ways[way], Workload::Account, from, op, &call, d).await;
             let end: Result<(Served, Value), Failed> = match (end, may_have_run.take()) {
                 (Ok((_, Value::Refused { .. })), Some(earlier)) => Err(earlier),
@@ -162,10 +166,26 @@ impl<W: Way> Client<W> {
                     tokio::time::sleep(self.settings.pause).await;
                 }
                 end => {
+                    straggler.is_one = end.as_ref().is_err_and(|failed| failed.ran != Ran::No);
                     let _ = record(&self.recorder, op, end);
                     return;
                 }
             }
+        }
+    }
+}
+
+/// A transfer whose end is not known, also because its client has gone: it may still begin to run.
+struct Straggler {
+    recorder: Arc<Recorder>,
+    until: Instant,
+    is_one: bool,
+}
+
+impl Drop for Straggler {
+    fn drop(&mut self) {
+        if self.is_one {
+            self.recorder.straggler(self.until);
         }
     }
 }

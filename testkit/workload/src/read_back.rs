@@ -34,7 +34,8 @@ pub async fn converge<W: Way>(
 
 /// Writes the beginning of the reading back into the history, reads every grain that was called, and
 /// accounts until no transfer is under way, for at most `bound` each. Call it when all clients have
-/// stopped. Returns how many could not be read.
+/// stopped: it first waits until no transfer without a known end may still begin. Returns how many could
+/// not be read.
 ///
 /// Cancel safety: dropping it ends the reading.
 pub async fn read_back<W: Way>(
@@ -54,6 +55,10 @@ pub async fn read_back<W: Way>(
         until: Instant::now() + bound,
         settled,
     };
+    // No turn starts after its caller's deadline (G5): from then on only what is owed still moves.
+    if let Some(until) = recorder.stragglers_until() {
+        tokio::time::sleep_until(until).await;
+    }
     // First what is still under way, then what is there.
     unread += everyone(&reading(true), accounts.clone()).await;
     unread += everyone(&reading(true), accounts).await;
@@ -83,55 +88,68 @@ impl<W> Clone for Reading<W> {
     }
 }
 
-/// Asks all keys, some at a time; how many did not answer.
+/// Asks all keys, some at a time, round by round, until all have answered or time is up; how many did
+/// not.
 async fn everyone<W: Way>(reading: &Reading<W>, keys: Vec<(Workload, u64)>) -> usize {
-    let keys = Arc::new(keys);
+    let mut silent = keys;
+    for round in 0.. {
+        silent = once(reading, Arc::new(silent), round).await;
+        if silent.is_empty() || Instant::now() >= reading.until {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    silent.len()
+}
+
+/// Asks every key once; those that did not answer.
+async fn once<W: Way>(
+    reading: &Reading<W>,
+    keys: Arc<Vec<(Workload, u64)>>,
+    round: usize,
+) -> Vec<(Workload, u64)> {
     let mut readers = JoinSet::new();
     for reader in 0..WIDTH.min(keys.len()) {
         let (reading, keys) = (reading.clone(), keys.clone());
         let client = FIRST_CLIENT + u32::try_from(reader).unwrap_or(0);
         readers.spawn(async move {
-            let mut unread = 0;
+            let mut silent = Vec::new();
             for (workload, key) in keys.iter().skip(reader).step_by(WIDTH) {
-                unread += usize::from(!one(&reading, client, *workload, *key).await);
+                // Another way in each round.
+                let way = round + *key as usize;
+                if !one(&reading, client, *workload, *key, way).await {
+                    silent.push((*workload, *key));
+                }
             }
-            unread
+            silent
         });
     }
-    let mut unread = 0;
+    let mut silent = Vec::new();
     while let Some(done) = readers.join_next().await {
-        unread += done.unwrap_or(1);
+        silent.extend(done.expect("a reader does not panic and is not aborted"));
     }
-    unread
+    // The order of completion is chance; the next round must not depend on it.
+    silent.sort_unstable();
+    silent
 }
 
-/// Asks one grain until it answers, or time is up.
-async fn one<W: Way>(reading: &Reading<W>, client: u32, workload: Workload, key: u64) -> bool {
-    let mut way = key as usize;
-    loop {
-        let call = match workload {
-            Workload::Counter | Workload::Singleton | Workload::Idle => Call::Ledger,
-            Workload::Account => Call::Account,
-            Workload::Register | Workload::Store => Call::Read,
-            Workload::Snowflake => Call::Ids { count: 1 },
-        };
-        way = (way + 1) % reading.ways.len();
-        let answer = match (workload, &reading.stores) {
-            (Workload::Store, Some(stores)) => stores.perform(&reading.recorder, client, key, |_| call).await,
-            (Workload::Store, None) => return false,
-            _ => {
-                let who = (client, workload, key);
-                perform(&reading.ways[way], &reading.recorder, who, |_| call, TRY).await.ok()
-            }
-        };
-        match answer {
-            Some(Value::Account(account)) if reading.settled && account.pending > 0 => {}
-            Some(Value::Refused { .. }) | None => {}
-            Some(_) => return true,
-        }
-        if Instant::now() >= reading.until {
-            return false;
-        }
-        tokio::time::sleep(PAUSE).await;
+/// Asks one grain once.
+async fn one<W: Way>(reading: &Reading<W>, client: u32, workload: Workload, key: u64, way: usize) -> bool {
+    let call = match workload {
+        Workload::Counter | Workload::Singleton | Workload::Idle => Call::Ledger,
+        Workload::Account => Call::Account,
+        Workload::Register | Workload::Store => Call::Read,
+        Workload::Snowflake => Call::Ids { count: 1 },
+    };
+    let way = &reading.ways[way % reading.ways.len()];
+    let answer = match (workload, &reading.stores) {
+        (Workload::Store, Some(stores)) => stores.perform(&reading.recorder, client, key, |_| call).await,
+        (Workload::Store, None) => None,
+        _ => perform(way, &reading.recorder, (client, workload, key), |_| call, TRY).await.ok(),
+    };
+    match answer {
+        Some(Value::Account(account)) => !reading.settled || account.pending == 0,
+        Some(Value::Refused { .. }) | None => false,
+        Some(_) => true,
     }
 }

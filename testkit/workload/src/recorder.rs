@@ -14,6 +14,7 @@ use millet_oracle::{
     history::{Call, Fault, Micros, Observed, OpId, Phase, Served, Value, Workload},
 };
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 /// Writes one history. Share it by `Arc`.
 pub struct Recorder {
@@ -28,6 +29,8 @@ struct State {
     next_op: OpId,
     /// Every key that was asked, for the reading back.
     asked: BTreeSet<(Workload, u64)>,
+    /// Until when an operation without a known end may still begin to run.
+    stragglers_until: Option<Instant>,
     failed: Option<io::Error>,
 }
 
@@ -43,7 +46,7 @@ impl Recorder {
     ) -> io::Result<Arc<Self>> {
         let to: Box<dyn Write + Send> = Box::new(to);
         let to = Writer::new(to, header)?;
-        let state = State { to, next_op: 1, asked: BTreeSet::new(), failed: None };
+        let state = State { to, next_op: 1, asked: BTreeSet::new(), stragglers_until: None, failed: None };
         Ok(Arc::new(Self { zero: clock.monotonic(), clock, state: Mutex::new(state) }))
     }
 
@@ -116,6 +119,17 @@ impl Recorder {
     /// Every key that was asked so far.
     pub(crate) fn asked(&self) -> Vec<(Workload, u64)> {
         self.state.lock().asked.iter().copied().collect()
+    }
+
+    /// An operation without a known end may still begin to run until then.
+    pub(crate) fn straggler(&self, until: Instant) {
+        let mut state = self.state.lock();
+        state.stragglers_until = state.stragglers_until.max(Some(until));
+    }
+
+    /// Until when operations without a known end may still begin to run.
+    pub(crate) fn stragglers_until(&self) -> Option<Instant> {
+        self.state.lock().stragglers_until
     }
 
     fn write(&self, line: impl FnOnce(Micros) -> Line) {

@@ -49,8 +49,10 @@ impl From<StoreError> for NoAnswer {
     fn from(e: StoreError) -> Self {
         let why = e.to_string();
         match e {
-            StoreError::Unknown(_) => Self::Unknown(why),
-            _ => Self::NotDone(why),
+            StoreError::Unavailable(_) | StoreError::TooLarge { .. } => Self::NotDone(why),
+            // A store's client may have asked several times: fenced is the last attempt, an earlier one
+            // may have written before the floor rose.
+            _ => Self::Unknown(why),
         }
     }
 }
