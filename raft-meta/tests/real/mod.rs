@@ -7,3 +7,9 @@ pub mod disk;
 pub mod os;
 
 pub use disk::RealDisk;
+
+/// A temporary folder in memory, where syncs cost nothing, if the machine has such a place.
+pub fn temporary() -> tempfile::TempDir {
+    let memory = std::path::Path::new("/dev/shm");
+    tempfile::tempdir_in(memory).or_else(|_| tempfile::tempdir()).expect("a temporary folder")
+}

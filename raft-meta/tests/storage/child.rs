@@ -40,7 +40,8 @@ pub enum Subject {
 }
 
 impl Subject {
-    const ALL: [Subject; 6] = [
+    /// All of them.
+    pub const ALL: [Subject; 6] = [
         Self::Log,
         Self::Member(EngineKind::Sled),
         Self::Member(EngineKind::Redb),

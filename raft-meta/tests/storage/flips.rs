@@ -21,7 +21,7 @@ use crate::{
     engine_crash::{CACHE, apply, reached, rows, rows_after},
     member::{One, Setup, Started},
     member_crash::on_runtime,
-    real::RealDisk,
+    real::{self, RealDisk},
 };
 
 const LARGEST: usize = 60 << 10;
@@ -119,7 +119,7 @@ fn r19_a_value_that_changes_on_the_disk_under_redb_is_an_error_and_not_served() 
 
 #[test]
 fn r19_sled_with_any_flipped_bit_refuses_or_is_rebuilt() {
-    let temp = tempfile::tempdir().unwrap();
+    let temp = real::temporary();
     let whole = temp.path().join("whole");
     let disk = || -> Arc<dyn Disk> { Odd::booted(RealDisk, "one") };
     let db = engine::open(EngineKind::Sled, disk(), &whole, CACHE).unwrap();

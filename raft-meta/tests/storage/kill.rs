@@ -1,6 +1,8 @@
 //! `kill -9` in the middle of writing, twenty times over, on a real disk: every life finds what the ones
 //! before it were told, and nothing else.
 
+use std::sync::OnceLock;
+
 use millet_raft_meta::EngineKind;
 
 use crate::{
@@ -9,22 +11,41 @@ use crate::{
 };
 
 const KILLS: usize = 20;
+const SUBJECTS: [Subject; 4] = [
+    Subject::Log,
+    Subject::Member(EngineKind::Sled),
+    Subject::Member(EngineKind::Redb),
+    Subject::Sled(FileSystemSync::Real),
+];
 
+/// All subjects at once, when the first test asks: they mostly wait for disks and for each other's death.
 fn survives_kills(subject: Subject) {
+    static ALL: OnceLock<Vec<(Subject, Result<u64, String>)>> = OnceLock::new();
+    let all = ALL.get_or_init(|| {
+        std::thread::scope(|s| {
+            let started: Vec<_> = SUBJECTS.map(|subject| (subject, s.spawn(move || kills(subject)))).into();
+            started.into_iter().map(|(subject, run)| (subject, run.join().unwrap())).collect()
+        })
+    });
+    let (_, outcome) = all.iter().find(|(s, _)| *s == subject).unwrap();
+    let answered = outcome.as_ref().unwrap_or_else(|why| panic!("{subject:?}, {why}"));
+    println!("{subject:?}: {KILLS} kills, {answered} answers, none lost");
+    assert!(*answered > 100, "{subject:?}: {answered} answers");
+}
+
+/// How many writes were answered; the error says what was found wrong.
+fn kills(subject: Subject) -> Result<u64, String> {
     let temp = tempfile::tempdir().unwrap();
     let mut lives = Lives::new(subject, &temp.path().join("data"));
     for kill in 0..KILLS {
-        let mut running = lives
-            .live("boot", 2 + kill * 7 % 23)
-            .unwrap_or_else(|why| panic!("{subject:?}, after kill {kill}: {why}"));
+        let mut running =
+            lives.live("boot", 2 + kill * 7 % 23).map_err(|why| format!("after kill {kill}: {why}"))?;
         running.kill();
         lives.ended(running);
     }
-    let mut last =
-        lives.live("boot", 0).unwrap_or_else(|why| panic!("{subject:?}, after the last kill: {why}"));
+    let mut last = lives.live("boot", 0).map_err(|why| format!("after the last kill: {why}"))?;
     last.kill();
-    assert!(lives.book.answered > 100, "{subject:?}: {} answers", lives.book.answered);
-    println!("{subject:?}: {KILLS} kills, {} answers, none lost", lives.book.answered);
+    Ok(lives.book.answered)
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod child;
 mod disks;
 mod engine_crash;
 mod flips;
+mod golden;
 mod kill;
 mod log_crash;
 mod log_damage;
