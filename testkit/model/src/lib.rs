@@ -10,4 +10,6 @@ pub mod check;
 pub mod grain;
 pub mod holder;
 pub mod meta;
+pub mod shard;
 pub mod store;
+pub mod timed;

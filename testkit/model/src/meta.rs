@@ -91,15 +91,15 @@ impl Meta {
         reply
     }
 
-    /// Opens a session that has not been renewed. `attempt` 0: the process has just started.
-    pub fn open(&mut self, node: usize, incarnation: u128, attempt: u32) -> Reply {
-        let open = Open { incarnation, attempt, node: node_info(node), ttl_ms: TTL_MS };
+    /// Opens a session that has not been renewed.
+    pub fn open(&mut self, node: usize, incarnation: u128, attempt: u32, ttl_ms: u64) -> Reply {
+        let open = Open { incarnation, attempt, node: node_info(node), ttl_ms };
         self.apply(Command::OpenSession(open))
     }
 
     /// Opens a session and renews it, as the untimed models need it.
     pub fn join(&mut self, node: usize, incarnation: u128, attempt: u32) -> SessionId {
-        let Reply::Opened(opened) = self.open(node, incarnation, attempt) else {
+        let Reply::Opened(opened) = self.open(node, incarnation, attempt, TTL_MS) else {
             unreachable!("nothing here uses up sessions or repeats attempts")
         };
         let session = opened.session;
