@@ -13,7 +13,7 @@ impl Timed {
         let first = (0..self.nodes).find(|n| self.is_busy(state, *n));
         let in_order = |n: usize| self.delays > 0 || first.is_none_or(|first| first == n);
         for message in &state.net {
-            if state.can_arrive(message) && message.to_node().is_none_or(in_order) {
+            if state.can_arrive(message) && message.addressee().is_none_or(in_order) {
                 actions.push(Action::Deliver { message: *message, keep: false });
                 if state.spent.dups < self.dups {
                     actions.push(Action::Deliver { message: *message, keep: true });
@@ -44,7 +44,7 @@ impl Timed {
 
     /// Whether the node has something to do in this step.
     fn is_busy(&self, state: &State, n: usize) -> bool {
-        let comes = |m: &Message| m.to_node() == Some(n) && state.can_arrive(m);
+        let comes = |m: &Message| m.addressee() == Some(n) && state.can_arrive(m);
         state.nodes[n].is_due(self, state.now) || state.net.iter().any(comes)
     }
 
@@ -115,7 +115,7 @@ impl Timed {
 }
 
 impl Message {
-    fn to_node(&self) -> Option<usize> {
+    fn addressee(&self) -> Option<usize> {
         match *self {
             Message::Opened { node, .. } | Message::Answer { node, .. } => Some(node),
             Message::Open { .. } | Message::Keepalive { .. } => None,
