@@ -62,7 +62,12 @@ impl Image {
     }
 
     fn mount(&self) -> Result<(), String> {
-        run("mount", &["-o", "loop", self.image.to_str().unwrap(), self.mount.to_str().unwrap()])
+        run("mount", &["-o", "loop", self.image.to_str().unwrap(), self.mount.to_str().unwrap()])?;
+        // While a process with a mount table of its own still has the one that was shut down, we get that.
+        std::fs::write(self.mount.join("alive"), b"yes").map_err(|e| {
+            self.unmount();
+            e.to_string()
+        })
     }
 
     #[allow(
@@ -85,7 +90,7 @@ impl Image {
         self.shut_down();
         child();
         self.unmount();
-        self.mount().unwrap();
+        until("the image is mounted again", || self.mount().is_ok(), Duration::from_secs(60));
     }
 }
 
