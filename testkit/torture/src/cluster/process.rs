@@ -195,11 +195,6 @@ impl Process {
         self.life.lock().expected = true;
     }
 
-    /// Says that nothing is to end this life any more.
-    pub fn expect_no_end(&self) {
-        self.life.lock().expected = false;
-    }
-
     /// `kill -9`; it may take a moment to be gone.
     pub fn kill(&self) -> Result<()> {
         let mut life = self.life.lock();

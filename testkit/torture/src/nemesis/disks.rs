@@ -14,8 +14,10 @@ use crate::{
 
 /// Ticks are written ten times a second: a member that cannot sync has noticed long before.
 const NOTICED: Duration = Duration::from_secs(10);
-/// How long a disk stays full. Space that was reserved before may carry a member through.
-const FULL: Duration = Duration::from_secs(6);
+/// How long a member may go on on a full disk: with space that it has reserved before.
+const FULL: Duration = Duration::from_secs(2);
+/// How long a start on a full disk is watched.
+const START: Duration = Duration::from_secs(3);
 
 /// Half of the time the leader.
 async fn a_member(stage: &Stage, entropy: &SeededEntropy) -> Result<usize> {
@@ -46,8 +48,8 @@ pub async fn sync_error(stage: &Stage, entropy: &SeededEntropy) -> Result<Effect
     Ok(Effect::of(member, session, failed > 0, what))
 }
 
-/// A member's disk is full for a while: it goes on as long as its reserved space lasts, or stops; after
-/// that it must be able to start.
+/// A member's disk is full for a while: it goes on as long as its reserved space lasts, or stops. It is
+/// started on the full disk, where it must refuse or run; and once there is space it must run.
 pub async fn disk_full(stage: &Stage, entropy: &SeededEntropy) -> Result<Effect> {
     let cluster = &stage.cluster;
     let member = a_member(stage, entropy).await?;
@@ -61,29 +63,23 @@ pub async fn disk_full(stage: &Stage, entropy: &SeededEntropy) -> Result<Effect>
             0
         }
     };
-    let gone = within(FULL, || !node.is_running()).await;
-    let said = node.log_tail().contains("os error 28");
-    if gone {
-        cluster.links.set_up(member, false);
-        // It must refuse to run on a full disk, or run; never damage what is there.
-        cluster.start(member, node.clocks())?;
-        node.expect_end();
-        within(Duration::from_secs(1), || !node.is_running()).await;
-    }
+    let stopped = within(FULL, || !node.is_running()).await;
+    let named = node.log_tail().contains("os error 28");
+    cluster.kill(member).await?;
+    cluster.start(member, node.clocks())?;
+    node.expect_end();
+    let refused = within(START, || !node.is_running()).await;
+    let named = named || node.log_tail().contains("os error 28");
     match cluster.image(member) {
         Some(image) => image.free()?,
         None => node.shim.set(Call::Write, false)?,
     }
-    // What is still running may have met the full disk a moment ago.
-    within(Duration::from_millis(300), || !node.is_running()).await;
-    if !node.is_running() {
-        cluster.links.set_up(member, false);
-    }
+    // A process that met the full disk may still be on its way out.
+    cluster.kill(member).await?;
     cluster.bring_up([member]).await?;
-    node.expect_no_end();
-    let failed = node.shim.failed(Call::Write)?;
-    let what = format!("{} MiB taken, {failed} writes refused, stopped: {gone}, named: {said}", taken >> 20);
-    Ok(Effect::of(member, session, gone || failed > 0, what))
+    let what =
+        format!("{} MiB taken; stopped: {stopped}, refused to start: {refused}, named: {named}", taken >> 20);
+    Ok(Effect::of(member, session, (stopped || refused) && named, what))
 }
 
 /// The power of every member's disk goes, and with it every process; then everything starts again on

@@ -49,8 +49,8 @@ pub struct Links {
 
 /// A target that does not answer a connect is not there.
 const CONNECT: Duration = Duration::from_secs(2);
-/// Between attempts to take a port again that something else has for a moment.
-const REBIND: Duration = Duration::from_millis(20);
+/// Between looks at a port that refuses.
+const LOOK: Duration = Duration::from_millis(20);
 
 impl Links {
     /// Starts these proxies. Targets count as down until [`Links::set_up`].
@@ -124,31 +124,55 @@ struct Proxy {
 }
 
 impl Proxy {
+    /// Listens while the target does; what it carries is reset when the target's process is gone.
     async fn run(mut self) {
         while self.up.wait_for(|up| *up).await.is_ok() {
-            let Ok(listener) = TcpListener::bind(self.route.listen).await else {
-                tokio::time::sleep(REBIND).await;
-                continue;
-            };
-            // Dropped with everything in it when the target goes down.
             let mut connections = JoinSet::new();
-            loop {
-                tokio::select! {
-                    accepted = listener.accept() => if let Ok((stream, _)) = accepted {
-                        connections.spawn(carry(stream, self.route.clone(), self.there.clone(), self.back.clone()));
-                    },
-                    Some(_) = connections.join_next() => {}
-                    down = self.up.wait_for(|up| !*up) => match down {
-                        Ok(_) => break,
-                        Err(_) => return,
-                    },
+            let mut listener = None;
+            while *self.up.borrow() {
+                match listener.take() {
+                    Some(open) => listener = self.serve(open, &mut connections).await,
+                    None => listener = self.reopen(&mut connections).await,
                 }
             }
             drop(listener);
             connections.shutdown().await;
         }
     }
+
+    /// Takes connections until the target refuses one or goes down; gives the listener back if neither.
+    async fn serve(&mut self, listener: TcpListener, connections: &mut Connections) -> Option<TcpListener> {
+        tokio::select! {
+            accepted = listener.accept() => if let Ok(stream) = accepted.and_then(|(s, _)| Abrupt::new(s)) {
+                let (route, there, back) = (self.route.clone(), self.there.clone(), self.back.clone());
+                connections.spawn(carry(stream, route, there, back));
+            },
+            Some(ended) = connections.join_next() => {
+                if ended.is_ok_and(|e| e.is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)) {
+                    return None;
+                }
+            }
+            _ = self.up.wait_for(|up| !*up) => return None,
+        }
+        Some(listener)
+    }
+
+    /// Listens again if the target takes connections; else waits for a moment.
+    async fn reopen(&mut self, connections: &mut Connections) -> Option<TcpListener> {
+        let reached = tokio::select! {
+            reached = connect(&self.route) => reached.is_ok(),
+            Some(_) = connections.join_next() => return None,
+            _ = self.up.wait_for(|up| !*up) => return None,
+        };
+        if reached {
+            return TcpListener::bind(self.route.listen).await.ok();
+        }
+        tokio::time::sleep(LOOK).await;
+        None
+    }
 }
+
+type Connections = JoinSet<io::Result<()>>;
 
 /// A connection that is reset, not ended, when it is dropped before both ways had come to their end.
 struct Abrupt {
@@ -172,8 +196,7 @@ impl Drop for Abrupt {
     }
 }
 
-async fn carry(inner: TcpStream, route: Route, there: End, back: End) -> io::Result<()> {
-    let mut inner = Abrupt::new(inner)?;
+async fn carry(mut inner: Abrupt, route: Route, there: End, back: End) -> io::Result<()> {
     let mut outer = Abrupt::new(connect(&route).await?)?;
     let ((mut ri, mut wi), (mut ro, mut wo)) = (inner.stream.split(), outer.stream.split());
     let (t, b) = (pipe(&mut ri, &mut wo, there.0, there.1), pipe(&mut ro, &mut wi, back.0, back.1));
