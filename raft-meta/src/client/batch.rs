@@ -34,6 +34,11 @@ pub(super) trait Request: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<Vec<Self::Answer>, Failure>>;
     /// The answer when it is given up: `Maybe` if any attempt may have done it.
     fn given_up(op: &Self::Op, why: Failure) -> Self::Answer;
+    /// What an answer means when an earlier attempt may have done it already, `why` being how that one
+    /// ended: a refusal then proves nothing about the earlier one.
+    fn repeated(_op: &Self::Op, _why: &str, answer: Self::Answer) -> Self::Answer {
+        answer
+    }
 }
 
 type Waiting<R> = (<R as Request>::Op, oneshot::Sender<<R as Request>::Answer>);
@@ -91,7 +96,7 @@ async fn run<R: Request>(
 
 /// Repeats until there is an answer, the limit is reached, or nobody waits any more.
 async fn deliver<R: Request>(request: &R, mut batch: Vec<Waiting<R>>, limit: Duration) {
-    let (mut maybe, mut asking) = (None, false);
+    let (mut maybe, mut asking) = (None::<String>, false);
     let mut last = Failure::NotDone("not tried".into());
     let tries = async {
         for n in 1.. {
@@ -105,7 +110,11 @@ async fn deliver<R: Request>(request: &R, mut batch: Vec<Waiting<R>>, limit: Dur
             asking = false;
             match answered {
                 Ok(answers) if (1..=batch.len()).contains(&answers.len()) => {
-                    for ((_, caller), answer) in batch.drain(..answers.len()).zip(answers) {
+                    for ((op, caller), answer) in batch.drain(..answers.len()).zip(answers) {
+                        let answer = match &maybe {
+                            Some(why) => R::repeated(&op, why, answer),
+                            None => answer,
+                        };
                         drop(caller.send(answer));
                     }
                     // An answer that would have been too long is cut: the rest is asked for at once.

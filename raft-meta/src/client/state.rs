@@ -152,4 +152,50 @@ impl Request for Ops {
             (_, Failure::NotDone(w) | Failure::Refused(w)) => StoreError::Unavailable(w),
         })
     }
+
+    /// A write that was carried out, whose answer was lost, and which somebody has fenced since, is refused
+    /// when it is repeated: it has been done all the same.
+    fn repeated(op: &Op, why: &str, answer: Self::Answer) -> Self::Answer {
+        match (op, answer) {
+            (
+                Op::Write { .. },
+                Err(
+                    e @ (StoreError::Fenced { .. }
+                    | StoreError::SessionEnded(_)
+                    | StoreError::Version { .. }
+                    | StoreError::Unavailable(_)),
+                ),
+            ) => Err(StoreError::Unknown(format!("{why}; then {e}"))),
+            (_, answer) => answer,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millet_core::Epoch;
+
+    use super::*;
+
+    /// Found by torture: the leader died between its commit and its answer, another client opened the row,
+    /// the repeated write was fenced, and its client was told that it had surely not been done.
+    #[test]
+    fn a_write_that_is_fenced_when_repeated_may_have_been_done_by_the_first_attempt() {
+        let token = Token { epoch: Epoch::default(), session: SessionId(1) };
+        let grain = GrainId::new(GrainType::new("a.Grain").expect("a name"), 1);
+        let slot = "s".to_owned();
+        let fenced = || Err(StoreError::Fenced { given: Epoch::default(), floor: Epoch::default() });
+        let write = Op::Write {
+            grain: grain.clone(),
+            slot: slot.clone(),
+            shard: None,
+            token,
+            version: Version::default(),
+            value: None,
+        };
+        assert!(matches!(Ops::repeated(&write, "lost", fenced()), Err(StoreError::Unknown(_))));
+        // An open has written nothing, and its refusal says that somebody else is ahead.
+        let open = Op::Open { grain, slot, token };
+        assert!(matches!(Ops::repeated(&open, "lost", fenced()), Err(StoreError::Fenced { .. })));
+    }
 }

@@ -63,13 +63,14 @@ pub async fn disk_full(stage: &Stage, entropy: &SeededEntropy) -> Result<Effect>
             0
         }
     };
+    let named = || node.log_tail().contains("No space left on device");
     let stopped = within(FULL, || !node.is_running()).await;
-    let named = node.log_tail().contains("os error 28");
+    let said = named();
     cluster.kill(member).await?;
     cluster.start(member, node.clocks())?;
     node.expect_end();
     let refused = within(START, || !node.is_running()).await;
-    let named = named || node.log_tail().contains("os error 28");
+    let said = said || named();
     match cluster.image(member) {
         Some(image) => image.free()?,
         None => node.shim.set(Call::Write, false)?,
@@ -78,8 +79,8 @@ pub async fn disk_full(stage: &Stage, entropy: &SeededEntropy) -> Result<Effect>
     cluster.kill(member).await?;
     cluster.bring_up([member]).await?;
     let what =
-        format!("{} MiB taken; stopped: {stopped}, refused to start: {refused}, named: {named}", taken >> 20);
-    Ok(Effect::of(member, session, (stopped || refused) && named, what))
+        format!("{} MiB taken; stopped: {stopped}, refused to start: {refused}, named: {said}", taken >> 20);
+    Ok(Effect::of(member, session, (stopped || refused) && said, what))
 }
 
 /// The power of every member's disk goes, and with it every process; then everything starts again on

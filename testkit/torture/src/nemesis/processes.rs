@@ -14,14 +14,27 @@ pub const MISSED: Duration = Duration::from_secs(20);
 /// How long a metadata failover may take here before it counts as none.
 const FAILOVER: Duration = Duration::from_secs(15);
 
+/// A worker that hosts grains, and its session.
+async fn a_host(stage: &Stage, entropy: &SeededEntropy) -> Result<(usize, u64)> {
+    let first = pick(entropy, WORKERS) - WORKERS.start;
+    let mut found = (WORKERS.start + first, until_valid(stage, WORKERS.start + first).await?);
+    for n in 1..WORKERS.len() {
+        if stage.prober.hosted(found.1) > 0 {
+            break;
+        }
+        let other = WORKERS.start + (first + n) % WORKERS.len();
+        found = (other, until_valid(stage, other).await?);
+    }
+    Ok(found)
+}
+
 /// Kills a worker, and the metadata leader too; measures how long its grains are away.
 pub async fn kill_worker(stage: &Stage, entropy: &SeededEntropy, leader_too: bool) -> Result<Effect> {
     let (cluster, prober) = (&stage.cluster, &stage.prober);
-    let worker = pick(entropy, WORKERS);
-    let session = until_valid(stage, worker).await?;
-    let leader = cluster.until_led().await?;
     // What an earlier fault left behind is not of this crash.
-    within(MISSED, || prober.missing() == 0 && prober.hosted(session) > 0).await;
+    within(MISSED, || prober.missing() == 0).await;
+    let (worker, session) = a_host(stage, entropy).await?;
+    let leader = cluster.until_led().await?;
     prober.take();
     let struck = std::time::Instant::now();
     if leader_too {
@@ -56,10 +69,8 @@ pub async fn kill_worker(stage: &Stage, entropy: &SeededEntropy, leader_too: boo
 
 /// Stops a worker until its session has ended, then lets it go on.
 pub async fn pause_worker(stage: &Stage, entropy: &SeededEntropy) -> Result<Effect> {
-    let worker = pick(entropy, WORKERS);
+    let (worker, session) = a_host(stage, entropy).await?;
     let node = stage.cluster.node(worker);
-    let session = until_valid(stage, worker).await?;
-    within(stage.ttl, || stage.prober.hosted(session) > 0).await;
     let hosted = stage.prober.hosted(session);
     let pause = stage.ttl + between(entropy, Duration::from_millis(500), Duration::from_millis(2_500));
     node.signal(Signal::STOP)?;
