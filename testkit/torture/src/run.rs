@@ -98,6 +98,7 @@ async fn under_fire(
         cluster.start(i, clocks)?;
     }
     cluster.bring_up(cluster.all()).await?;
+    cluster.all().for_each(|i| cluster.node(i).is_made());
     let (recorder, file) = traffic::record(&report.dir, seed, TTL, kinds)?;
     let watch = Watch::start(cluster, &recorder);
     let prober = Arc::new(Prober::start(cluster.apis())?);

@@ -18,6 +18,8 @@ pub struct NodeSpec {
     pub peer: String,
     /// Where it listens for callers; empty: nowhere.
     pub api: String,
+    /// Where a member listens for administrators; empty: nowhere.
+    pub admin: String,
     /// The metadata members' peer addresses.
     pub members: Vec<String>,
     /// What it really dials, by what it means to dial: our proxies.
@@ -63,6 +65,8 @@ pub struct Stats {
     pub leads: bool,
     /// The term of that group as it knows.
     pub term: u64,
+    /// Its id as a member; 0: none.
+    pub member: u64,
     /// Lease rows as it has applied them.
     pub leases: u64,
     /// Its boot clock.

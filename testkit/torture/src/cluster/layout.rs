@@ -28,12 +28,14 @@ pub const CLIENTS: usize = NODES;
 /// Ports within a network namespace, where everything is free.
 const PEER: u16 = 7400;
 const API: u16 = 7401;
+const ADMIN: u16 = 7402;
 
 /// Addresses of every node.
 pub struct Layout {
     apart: bool,
     peers: Vec<SocketAddr>,
     apis: Vec<SocketAddr>,
+    admins: Vec<SocketAddr>,
 }
 
 impl Layout {
@@ -41,12 +43,17 @@ impl Layout {
     pub fn new(apart: bool) -> Result<Self> {
         if apart {
             let at = |port| (0..NODES).map(|i| SocketAddr::new(IpAddr::V4(netns::own(i)), port)).collect();
-            return Ok(Self { apart, peers: at(PEER), apis: at(API) });
+            return Ok(Self { apart, peers: at(PEER), apis: at(API), admins: at(ADMIN) });
         }
         let held: Vec<_> =
-            (0..2 * NODES).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<std::io::Result<_>>()?;
+            (0..3 * NODES).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<std::io::Result<_>>()?;
         let at: Vec<_> = held.iter().map(TcpListener::local_addr).collect::<std::io::Result<_>>()?;
-        Ok(Self { apart, peers: at[..NODES].to_vec(), apis: at[NODES..].to_vec() })
+        Ok(Self {
+            apart,
+            peers: at[..NODES].to_vec(),
+            apis: at[NODES..2 * NODES].to_vec(),
+            admins: at[2 * NODES..].to_vec(),
+        })
     }
 
     /// One proxy for each directed pair of nodes, and one from the clients to each worker.
@@ -89,6 +96,7 @@ impl Layout {
             member,
             peer: self.peers[i].to_string(),
             api: if member { String::new() } else { self.apis[i].to_string() },
+            admin: if member { self.admins[i].to_string() } else { String::new() },
             members: self.members(),
             routes,
             init: i == MEMBERS.start,

@@ -158,6 +158,28 @@ impl Process {
         Ok(all)
     }
 
+    /// What other nodes call it.
+    pub fn peer(&self) -> String {
+        self.spec.lock().peer.clone()
+    }
+
+    /// Where administrators reach it.
+    pub fn admin(&self) -> String {
+        self.spec.lock().admin.clone()
+    }
+
+    /// The cluster is made: no later start makes it again.
+    pub fn is_made(&self) {
+        self.spec.lock().init = false;
+    }
+
+    /// Everything on its disk is lost. It must not run.
+    pub fn lose_disk(&self) -> Result<()> {
+        anyhow::ensure!(!self.is_running(), "{} runs", name(self.index));
+        let dir = self.spec.lock().dir.clone();
+        std::fs::remove_dir_all(&dir).with_context(|| format!("removing {}", dir.display()))
+    }
+
     /// Moves its wall clock, if it runs with [`Clocks::Jumping`].
     pub fn jump(&self, seconds: i64) -> Result<()> {
         jump(&self.file("clock"), seconds)

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use millet_proto::wire::{ReplaceMemberRequest, members_client::MembersClient};
 use millet_testkit::SeededEntropy;
 
 use super::{Effect, Stage, pick, until_valid, within};
@@ -18,6 +19,11 @@ const NOTICED: Duration = Duration::from_secs(10);
 const FULL: Duration = Duration::from_secs(2);
 /// How long a start on a full disk is watched.
 const START: Duration = Duration::from_secs(3);
+
+/// A fresh member copies everything and catches up within this, or something is wrong.
+const REPLACED: Duration = Duration::from_secs(45);
+/// One request to replace a member, which itself waits for a while.
+const ASKED: Duration = Duration::from_secs(8);
 
 /// Half of the time the leader.
 async fn a_member(stage: &Stage, entropy: &SeededEntropy) -> Result<usize> {
@@ -81,6 +87,45 @@ pub async fn disk_full(stage: &Stage, entropy: &SeededEntropy) -> Result<Effect>
     let what =
         format!("{} MiB taken; stopped: {stopped}, refused to start: {refused}, named: {said}", taken >> 20);
     Ok(Effect::of(member, session, (stopped || refused) && said, what))
+}
+
+/// A member loses its disk for good: a fresh one comes in its place, at the same address, under load.
+pub async fn replace_member(stage: &Stage, entropy: &SeededEntropy) -> Result<Effect> {
+    let cluster = &stage.cluster;
+    let lost = a_member(stage, entropy).await?;
+    let session = until_valid(stage, lost).await?;
+    let node = cluster.node(lost);
+    let old = node.heard().stats.member;
+    cluster.kill(lost).await?;
+    node.lose_disk()?;
+    cluster.start(lost, node.clocks())?;
+    let through = (lost + 1) % MEMBERS.len();
+    let admin = format!("http://{}", cluster.node(through).admin());
+    let request =
+        ReplaceMemberRequest { cluster: String::new(), member: old, addr: node.peer(), limit_ms: 5_000 };
+    let start = std::time::Instant::now();
+    // Between the death of a leader and the next one nothing can be changed: the same request again goes on.
+    let mut answer = String::from("none");
+    let done = loop {
+        let asked =
+            async { Ok(MembersClient::connect(admin.clone()).await?.replace(request.clone()).await?) };
+        let asked: Result<_> = tokio::time::timeout(ASKED, asked).await.unwrap_or_else(|e| Err(e.into()));
+        match asked {
+            Ok(changed) if changed.get_ref().done => break true,
+            Ok(changed) => answer = changed.get_ref().text.clone(),
+            Err(e) => answer = format!("{e:#}"),
+        }
+        if start.elapsed() > REPLACED {
+            break false;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    ensure!(done, "{} was not replaced within {REPLACED:?}: {answer}", name(lost));
+    cluster.until_ready(lost).await?;
+    until_valid(stage, lost).await?;
+    let new = node.heard().stats.member;
+    let what = format!("member {old} is member {new} after {} ms", start.elapsed().as_millis());
+    Ok(Effect::of(lost, session, new != old && new != 0, what))
 }
 
 /// The power of every member's disk goes, and with it every process; then everything starts again on

@@ -37,7 +37,7 @@ pub enum Kind {
     SyncError,
     /// A member's disk is full.
     DiskFull,
-    /// A member is replaced by a new one.
+    /// A member loses its disk and is replaced by a fresh one.
     ReplaceMember,
     /// A worker's and a member's clocks run at other rates, one fast, one slow.
     ClockRate,
@@ -156,6 +156,7 @@ impl Kind {
             | Self::Ring
             | Self::Rolling
             | Self::KillAll
+            | Self::ReplaceMember
             | Self::ResetLinks
             | Self::SlowLink => Ok(()),
             Self::PacketDrop | Self::PacketReset => e.netns.clone(),
@@ -163,7 +164,6 @@ impl Kind {
             Self::DiskFull => e.images.clone().or_else(|_| of(&e.shim)),
             Self::PowerCut => e.images.clone(),
             Self::ClockRate | Self::ClockJump => of(&e.clocks),
-            Self::ReplaceMember => Err("member replace".into()),
         }
     }
 }

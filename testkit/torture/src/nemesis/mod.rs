@@ -182,7 +182,7 @@ async fn strike(stage: &Stage, kind: Kind, entropy: &SeededEntropy) -> Result<Ef
         Kind::PowerCut => disks::power_cut(stage).await,
         Kind::ClockJump => clocks::jump(stage, entropy).await,
         Kind::ClockRate => clocks::rate(stage, entropy).await,
-        Kind::ReplaceMember => anyhow::bail!("there is no member replace yet"),
+        Kind::ReplaceMember => disks::replace_member(stage, entropy).await,
     }
 }
 

@@ -93,7 +93,7 @@ fn config(spec: &NodeSpec) -> Config {
     config.node.data_dir = spec.dir.display().to_string();
     config.node.peer_listen = spec.peer.clone();
     config.node.api_listen = spec.api.clone();
-    config.node.admin_listen = String::new();
+    config.node.admin_listen = spec.admin.clone();
     config.node.members = spec.members.clone();
     config
 }
@@ -111,6 +111,7 @@ fn figures(node: &Node) -> Stats {
         fenced: now.fenced_outputs,
         leads: now.leads,
         term: meta.map_or(0, |g| g.term),
+        member: status.as_ref().map_or(0, |s| s.member),
         leases: now.leases,
         boot_ns: clock.boottime().0,
         wall_ms: clock.wall_ms(),
