@@ -25,6 +25,11 @@ const FOLDERS: &[(&str, &str)] = &[
     ("hello", "samples/hello"),
     ("realm", "samples/realm"),
     ("xtask", "xtask"),
+    ("millet_model", "testkit/model"),
+    ("millet_oracle", "testkit/oracle"),
+    ("millet_sim", "testkit/sim"),
+    ("millet_torture", "testkit/torture"),
+    ("millet_workload", "testkit/workload"),
 ];
 
 /// Checks the page against the tests in the tree.
