@@ -116,7 +116,7 @@ impl SnapshotFiles {
     pub(crate) fn incoming(&self) -> io::Result<Incoming> {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
         let path = self.dir.join(format!("writing-{}-{n}", self.group.0));
-        let file = self.disk.create(&path, 0)?;
+        let file = self.disk.create(&path, 0).map_err(named(&path))?;
         Ok(Incoming {
             disk: Arc::clone(&self.disk),
             home: Arc::clone(&self.home),
@@ -139,11 +139,11 @@ impl SnapshotFiles {
             return Ok(have.clone()); // the other file goes with its last handle
         }
         let path = self.dir.join(format!("snapshot-{}-{:020}", self.group.0, file.inner.applied.index));
-        self.disk.rename(&file.inner.path, &path)?;
-        self.disk.sync_dir(&self.dir)?;
+        self.disk.rename(&file.inner.path, &path).map_err(named(&path))?;
+        self.disk.sync_dir(&self.dir).map_err(named(&path))?;
         let kept = open(&*self.disk, &path, &self.home)?;
         if let Some(old) = current.replace(kept.clone()) {
-            self.disk.remove(&old.inner.path)?;
+            self.disk.remove(&old.inner.path).map_err(named(&old.inner.path))?;
         }
         Ok(kept)
     }
@@ -178,6 +178,11 @@ fn foot(len: u64, hash: u64) -> Bytes {
     b.put_u64_le(len);
     b.put_u64_le(hash);
     b.freeze()
+}
+
+/// An error of the disk with the file it is about: the member stops with it.
+fn named(path: &Path) -> impl FnOnce(io::Error) -> io::Error {
+    move |e| io::Error::new(e.kind(), format!("{}: {e}", path.display()))
 }
 
 fn damaged(path: &Path, why: &str) -> io::Error {
@@ -323,7 +328,7 @@ pub(crate) struct Incoming {
 impl Incoming {
     fn flush_buffer(&mut self) -> io::Result<()> {
         if let Some(file) = &self.file {
-            file.write_at(self.written, &self.buffer)?;
+            file.write_at(self.written, &self.buffer).map_err(named(&self.path))?;
         }
         self.written += self.buffer.len() as u64;
         self.buffer.clear();
@@ -334,7 +339,7 @@ impl Incoming {
     pub(crate) fn finish(mut self) -> io::Result<SnapshotFile> {
         self.flush_buffer()?;
         if let Some(file) = &self.file {
-            file.sync_data()?;
+            file.sync_data().map_err(named(&self.path))?;
         }
         let file = open_as(&*self.disk, &self.path, &self.home, Some(Arc::clone(&self.disk)))?;
         self.file = None;
@@ -462,7 +467,8 @@ mod tests {
         let kept = files(&disk).unwrap();
         kept.write(Box::new(Picture(5, 300_000))).unwrap();
         disk.fail_write_after(1);
-        assert_eq!(kept.write(Box::new(Picture(9, 600_000))).unwrap_err().raw_os_error(), Some(28));
+        let error = kept.write(Box::new(Picture(9, 600_000))).unwrap_err().to_string();
+        assert!(error.contains("/snapshots/") && error.contains("os error 28"), "{error}");
         assert!(content(&kept.current().unwrap().unwrap()) == Picture(5, 300_000).content());
         assert_eq!(disk.paths().len(), 1, "{:?}", disk.paths());
     }

@@ -196,12 +196,15 @@ impl One {
         };
         let session =
             until_some("a session", async || self.keeper.open(ask.clone()).await.ok(), LIMIT).await.session;
-        let mut number = 0;
+        let (mut number, mut heard) = (0, 0);
         let renewed = async || {
             number += 1;
             let keepalive =
-                Keepalive { session, number, heard: 0, revision: Revision(0), activations: 0, reserve_ms: 0 };
-            self.keeper.keepalive(0, keepalive).await.ok().filter(|a| a.verdict == Verdict::Renewed)
+                Keepalive { session, number, heard, revision: Revision(0), activations: 0, reserve_ms: 0 };
+            let answer = self.keeper.keepalive(0, keepalive).await.ok()?;
+            // Only who hears its answers is renewed (R22).
+            heard = answer.number;
+            (answer.verdict == Verdict::Renewed).then_some(())
         };
         until_some("the session is renewed", renewed, LIMIT).await;
         session
