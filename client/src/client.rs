@@ -24,7 +24,7 @@ use tonic::{
 };
 
 use crate::{
-    endpoint::{Endpoint, Endpoints, met_goodbye, never_sent},
+    endpoint::{Endpoint, Endpoints, never_sent},
     wire::Plain,
 };
 
@@ -34,6 +34,10 @@ const SLACK_BYTES: usize = 64 * 1024;
 const STREAM_WINDOW: u32 = 1024 * 1024;
 /// What all answers of a connection may.
 const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
+/// Calls under way on one connection: less than the 1,024 streams that a node's listener takes. One more
+/// would wait inside the connection, where the end of the connection leaves it with an error that does not
+/// say whether it was sent.
+const STREAMS: usize = 1000;
 /// Paths remembered; a program has a method or two per grain type.
 const PATHS: usize = 4096;
 
@@ -219,12 +223,15 @@ fn endpoint(address: &str, options: &Options) -> Result<Endpoint, BadAddress> {
     }
     let channel = endpoint
         .connect_timeout(options.connect_timeout)
+        .concurrency_limit(STREAMS)
+        .tcp_nodelay(true)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_keep_alive_interval(options.keepalive)
         .keep_alive_timeout(options.keepalive)
-        .keep_alive_while_idle(true);
-    Ok(Endpoint::new(address.to_owned(), &channel))
+        .keep_alive_while_idle(true)
+        .connect_lazy();
+    Ok(Endpoint::new(address.to_owned(), channel))
 }
 
 fn refused<E>(kind: ErrorKind) -> CallError<E> {
@@ -326,20 +333,18 @@ impl Inner {
             if left.is_zero() {
                 return Err(Failure::Kind(ErrorKind::DeadlineExceeded { blocker: reasons.pop() }));
             }
-            let moment = endpoint.goodbyes.moment();
-            let status = match attempt(endpoint, outgoing, left, sent).await {
+            match attempt(endpoint, outgoing, left, sent).await {
                 Ok(bytes) => {
                     endpoint.answered();
                     return Ok(bytes);
                 }
-                Err(status) => status,
-            };
-            if !never_sent(&status) && !(met_goodbye(&status) && endpoint.goodbyes.not_served(moment).await) {
-                return Err(Failure::Status(status));
+                Err(status) if never_sent(&status) => {
+                    endpoint.failed();
+                    sent.store(false, Ordering::Relaxed);
+                    reasons.push(format!("{}: {}", endpoint.address, reason(&status)));
+                }
+                Err(status) => return Err(Failure::Status(status)),
             }
-            endpoint.failed();
-            sent.store(false, Ordering::Relaxed);
-            reasons.push(format!("{}: {}", endpoint.address, reason(&status)));
         }
         let what = format!("no node can be reached ({})", reasons.join("; "));
         Err(Failure::Kind(ErrorKind::Unavailable { what }))

@@ -2,20 +2,10 @@
 
 use std::{
     error::Error,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicU32, AtomicUsize, Ordering},
 };
 
-use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
-use tonic::{
-    Status,
-    transport::{self, Channel, Uri},
-};
-use tower::ServiceExt as _;
-
-use crate::goodbye::Goodbyes;
+use tonic::{Status, transport::Channel};
 
 /// After a failed connect an endpoint is passed over this many times while others are there: no clock is
 /// needed, and a busy client tries again sooner than an idle one.
@@ -25,22 +15,12 @@ const PASSES: u32 = 64;
 pub(crate) struct Endpoint {
     pub(crate) address: String,
     pub(crate) channel: Channel,
-    pub(crate) goodbyes: Arc<Goodbyes>,
     passes: AtomicU32,
 }
 
 impl Endpoint {
-    pub(crate) fn new(address: String, channel: &transport::Endpoint) -> Self {
-        let goodbyes = Arc::new(Goodbyes::default());
-        let watching = goodbyes.clone();
-        let mut tcp = HttpConnector::new();
-        tcp.set_nodelay(true);
-        let connector = tower::service_fn(move |uri: Uri| {
-            let (goodbyes, connecting) = (watching.clone(), tcp.clone().oneshot(uri));
-            async move { connecting.await.map(|io| TokioIo::new(goodbyes.watch(io.into_inner()))) }
-        });
-        let channel = channel.connect_with_connector_lazy(connector);
-        Self { address, channel, goodbyes, passes: AtomicU32::new(0) }
+    pub(crate) fn new(address: String, channel: Channel) -> Self {
+        Self { address, channel, passes: AtomicU32::new(0) }
     }
     pub(crate) fn failed(&self) {
         self.passes.store(PASSES, Ordering::Relaxed);
@@ -75,17 +55,11 @@ impl Endpoints {
     }
 }
 
-/// Whether a request failed because the server ended the connection in good order: it may or may not have
-/// been served, [`Goodbyes::not_served`] tells.
-pub(crate) fn met_goodbye(status: &Status) -> bool {
-    let mut source = status.source();
-    while let Some(error) = source {
-        if let Some(h2) = error.downcast_ref::<h2::Error>() {
-            return h2.is_go_away() && h2.is_remote() && h2.reason() == Some(h2::Reason::NO_ERROR);
-        }
-        source = error.source();
-    }
-    false
+/// Whether the server ended the connection in good order without this request: h2 gives this error to
+/// streams above the last id that GOAWAY names, which were not and will not be acted upon (RFC 9113,
+/// section 6.8), and to requests it no longer writes; a stream that was cut off later has an error of I/O.
+fn is_goodbye(error: &h2::Error) -> bool {
+    error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR)
 }
 
 /// Whether a failed request surely never reached a server: no connection, the connection was closed
@@ -99,10 +73,8 @@ pub(crate) fn never_sent(status: &Status) -> bool {
         if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled) {
             return true;
         }
-        if let Some(h2) = error.downcast_ref::<h2::Error>()
-            && h2.reason() == Some(h2::Reason::REFUSED_STREAM)
-        {
-            return true;
+        if let Some(h2) = error.downcast_ref::<h2::Error>() {
+            return h2.reason() == Some(h2::Reason::REFUSED_STREAM) || is_goodbye(h2);
         }
         source = error.source();
     }

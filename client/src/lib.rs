@@ -7,7 +7,6 @@
 mod client;
 pub mod codec;
 mod endpoint;
-mod goodbye;
 mod wire;
 
 pub use client::{BadAddress, Client, Options};

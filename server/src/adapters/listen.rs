@@ -72,7 +72,8 @@ pub fn server() -> Server {
 /// Serves until `stop`; then open streams have `grace` to end (tonic itself would wait for ever).
 /// `name` says in the log which port turned somebody away.
 ///
-/// Cancel safety: dropping the future closes every connection.
+/// Cancel safety: dropping the future closes the port; connections that are open end by themselves, or with
+/// the runtime.
 pub async fn serve<L, A>(
     name: &'static str,
     router: Router<L>,

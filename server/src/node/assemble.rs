@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use millet_core::{Caller, model::NodeInfo};
+use millet_core::{Caller, limits, model::NodeInfo};
 use millet_directory::{Deps, Directory, DirectoryConfig, KeeperSettings, Owners, Residents, TypeConfig};
 use millet_gateway::{Api, Interfaces};
 use millet_runtime::{Runtime, RuntimeBuilder, RuntimeDeps};
@@ -137,13 +137,15 @@ pub(super) struct Door {
     closed: CancellationToken,
 }
 
-/// Calls under way when the door closes have this long; longer turns are `Unknown` to their callers.
-const API_GRACE: Duration = Duration::from_secs(2);
+/// Calls under way when the door closes have this long, wherever their grains are: as long as a call may
+/// take unless its caller says otherwise. Longer ones are `Unknown` to their callers.
+const API_GRACE: Duration = limits::DEFAULT_DEADLINE;
 
 impl Door {
     async fn serve(self, router: Router, listener: Box<dyn Listener>) {
+        // Also if serving panics: whoever waits for the door must not wait for ever.
+        let _closed = self.closed.drop_guard();
         listen::serve("api", router, listener, self.closing.cancelled_owned(), API_GRACE).await;
-        self.closed.cancel();
     }
 
     /// Takes no more calls, and waits for those under way.

@@ -6,9 +6,12 @@ use millet_directory::{Left, Residents};
 
 use super::Node;
 
-/// After a drain, peers have this long to take the answers they wait for and to send no more calls. Two
-/// round trips do; a peer that is frozen or gone is not waited for longer.
+/// After a drain, peers have this long to take the answers they wait for and to send no more calls, the
+/// time that this node is frozen not counted. Two round trips do; a peer that is frozen or gone is not
+/// waited for longer.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// What is kept of the time for a leave to close the session in the store.
+const CLOSE: Duration = Duration::from_secs(1);
 
 /// A session that has been frozen for this long while leaving will not thaw in time: an election is over
 /// by then.
@@ -42,14 +45,21 @@ impl Node {
     pub async fn shutdown(self) -> Departure {
         self.leaving.cancel();
         let limit = Duration::from_millis(self.config.node.drain_limit_ms);
-        let until = self.world.clock.boottime().after(limit);
+        let now = self.world.clock.boottime();
+        let until = now.after(limit);
+        let drained_by = now.after(limit - (FAREWELL + CLOSE).min(limit / 2));
         let directory = self.directory.clone();
         let leave = async {
-            let drained = directory.drain(until).await;
-            self.api.close().await;
-            let farewell = self.transport.farewell();
-            if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
-                tracing::warn!(node = %self.id(), "a peer did not say farewell within {FAREWELL:?}");
+            let drained = directory.drain(drained_by).await;
+            let left = drained_by.since(self.world.clock.boottime());
+            if tokio::time::timeout(left, self.api.close()).await.is_err() {
+                tracing::warn!(node = %self.id(), "callers of the API listener still wait for answers");
+            }
+            tokio::select! {
+                () = self.transport.farewell() => {}
+                () = self.valid_for(FAREWELL) => {
+                    tracing::warn!(node = %self.id(), "a peer did not say farewell within {FAREWELL:?}");
+                }
             }
             directory.close(drained, until).await
         };
@@ -64,6 +74,15 @@ impl Node {
         self.stop.cancel();
         tracing::info!(node = %self.id(), ?left, "node left");
         left.into()
+    }
+
+    /// Waits until the session has been valid for so long.
+    async fn valid_for(&self, long: Duration) {
+        let mut valid = Duration::ZERO;
+        while valid < long {
+            tokio::time::sleep(LOOK).await;
+            valid += if self.directory.valid_session().is_some() { LOOK } else { Duration::ZERO };
+        }
     }
 
     /// Waits until the session has been frozen for a while: nothing can be saved or handed over any more,

@@ -177,6 +177,10 @@ impl Transport {
         &self,
         hello: &Hello,
     ) -> Result<(Arc<Inbound>, Arc<InboundLane>, CancellationToken), String> {
+        const LEAVING: &str = "this node is leaving";
+        if self.leaving.load(Ordering::Acquire) {
+            return Err(LEAVING.into());
+        }
         let identity = self.identity().ok_or("this node is starting; retry")?;
         let lease = identity.session();
         let us =
@@ -206,7 +210,7 @@ impl Transport {
         let mut lanes = peer.lanes.lock();
         // Looked at under the lock that `farewell` takes: a lane is either asked or refused.
         if self.leaving.load(Ordering::Acquire) {
-            return Err("this node is leaving".into());
+            return Err(LEAVING.into());
         }
         if hello.lane > 0 {
             lanes.push(Parting { lane: lane.clone(), done: done.clone() });

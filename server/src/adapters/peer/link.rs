@@ -41,6 +41,9 @@ pub(super) const SILENCE: Duration = Duration::from_secs(5);
 /// Connecting, hello and first ping must be done by then.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
+/// What a node that is leaving would say: it holds nothing any more, and the metadata store knows who does.
+const PARTING: ErrorKind = ErrorKind::Moved { holder: None, node: None, grant: None };
+
 type Waiter = oneshot::Sender<Outcome>;
 
 /// The lanes from one session of ours to one of a peer's.
@@ -145,20 +148,12 @@ impl Link {
         });
         match queued {
             None => Err(overloaded(format!("{limit} bytes wait to be written to {}", self.to.node))),
-            Some(Err(_)) => {
-                let why = self.failed().map_or_else(|| self.parting(), |(_, why)| why);
-                Err(ErrorKind::Unavailable { what: why })
-            }
+            Some(Err(_)) => Err(self.failed().map_or(PARTING, |(_, what)| ErrorKind::Unavailable { what })),
             Some(Ok(id)) => {
                 ticket.id = id;
                 Ok((ticket, answer))
             }
         }
-    }
-
-    /// Why a link that has not failed takes no calls.
-    fn parting(&self) -> String {
-        format!("node {} is leaving", self.to.node)
     }
 
     fn call_lanes(&self) -> u32 {
@@ -226,7 +221,7 @@ impl Link {
         self: &Arc<Self>,
         channel: Channel,
     ) -> Result<(Streaming<wire::PeerFrame>, ClockBound), String> {
-        let (mut control, mut frame) = self.open_lane(&channel, 0).await?;
+        let (mut control, mut frame, credit) = self.open_lane(&channel, 0).await?;
         let mut bound = ClockBound::default();
         // Our ping follows our answer to the listener's, so that its answer says: both are bounded (R15).
         loop {
@@ -243,18 +238,23 @@ impl Link {
         let lanes =
             futures::future::try_join_all((1..self.lanes.len()).map(|n| self.open_lane(&channel, n))).await?;
         let transport = self.transport.upgrade().ok_or("this node is shutting down")?;
-        for (n, (stream, _)) in (1..).zip(lanes) {
+        // No lane may send before all are open: what a half-open link has written would be lost with it.
+        // The first frame may say more than hello.
+        self.lanes[0].with(|state| state.add_credit(credit));
+        for (n, (stream, first, credit)) in (1..).zip(lanes) {
+            self.lanes[n].with(|state| state.add_credit(credit));
+            self.answered(n, first);
             transport.world.io.spawn("peer lane", Box::pin(self.clone().answers(n, stream)));
         }
         Ok((control, bound))
     }
 
-    /// Opens one lane and reads the listener's hello.
+    /// Opens one lane and reads the first frame; the listener's hello in it says how many calls it takes.
     async fn open_lane(
         &self,
         channel: &Channel,
         lane: usize,
-    ) -> Result<(Streaming<wire::PeerFrame>, wire::PeerFrame), String> {
+    ) -> Result<(Streaming<wire::PeerFrame>, wire::PeerFrame, u32), String> {
         let mut client = PeerClient::new(channel.clone())
             .max_decoding_message_size(FRAME_LIMIT)
             .max_encoding_message_size(FRAME_LIMIT);
@@ -269,8 +269,7 @@ impl Link {
             }
             return Err(why);
         }
-        self.lanes[lane].with(|state| state.add_credit(hello.credit));
-        Ok((stream, first))
+        Ok((stream, first, hello.credit))
     }
 
     /// Pings, and watches for silence, until the control lane ends.
@@ -322,8 +321,7 @@ impl Link {
     fn answered(&self, lane: usize, frame: wire::PeerFrame) {
         if frame.farewell() == wire::Farewell::Asked {
             for waiter in self.lanes[lane].with(super::lane::LaneState::part) {
-                let kind = ErrorKind::Unavailable { what: self.parting() };
-                drop(waiter.send(Err(millet_core::PlatformError::new(kind).into())));
+                drop(waiter.send(Err(millet_core::PlatformError::new(PARTING).into())));
             }
         }
         let ids: Vec<_> = frame.replies.iter().map(|r| r.id).collect();
