@@ -170,7 +170,11 @@ async fn r16_holds(
     }
     for (n, kept) in (0..).zip(kept) {
         let found = store.open(&player(n), "main", token(made.generation, granted.index, held.session)).await;
-        assert_eq!(found.as_ref(), Ok(kept), "grain {n}");
+        match &kept.value {
+            Some(_) => assert_eq!(found.as_ref(), Ok(kept), "grain {n}"),
+            // Every token below its floor is refused now, so the sweep may have taken the row (R2).
+            None => assert_eq!(found.unwrap().value, None, "grain {n}"),
+        }
     }
     // Whoever still names the old cluster is told so.
     let options = millet_raft_meta::client::ClientOptions { cluster: old.to_owned(), ..new.options() };
