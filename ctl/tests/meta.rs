@@ -35,7 +35,7 @@ async fn node(dir: &Path, members: &[String]) -> (Node, String, String) {
     config.node.api_listen = String::new();
     config.node.admin_listen = "127.0.0.1:0".into();
     config.node.members = members.to_vec();
-    let node = Node::builder().config(config).start().await.expect("starts");
+    let node = Node::builder().config(config).launch().await.expect("starts");
     let at = node.addresses();
     let (peer, admin) = (at.peer.expect("listens").to_string(), at.admin.expect("listens").to_string());
     (node, peer, admin)
@@ -52,12 +52,12 @@ async fn members_come_and_go_and_are_backed_up_by_command() {
 
     assert_eq!(out(&ctl(&admin, &["add", &second_peer]).await), "member 2: every group has it\n");
     assert_eq!(out(&ctl(&second_admin, &["add", &third_peer]).await), "member 3: every group has it\n");
+    // Who has joined serves like any other.
+    second.ready().await;
     let status = out(&ctl(&second_admin, &["status"]).await);
     assert!(status.starts_with("cluster realm-") && status.contains("as member 2 sees it"), "{status}");
     assert_eq!(status.matches("voter").count(), 6, "{status}");
     assert!(status.contains(&third_peer) && !status.contains("silent"), "{status}");
-    // Who has joined serves like any other.
-    second.ready().await;
 
     let (code, [what, at, _]) = refused(&ctl(&admin, &["remove", "3"]).await);
     assert!(code == Some(1) && what.contains("it bears the loss of 0"), "{what}");
