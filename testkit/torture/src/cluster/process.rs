@@ -133,7 +133,8 @@ impl Process {
     }
 
     fn command(&self) -> Result<Command> {
-        let own = std::env::current_exe().context("finding this program's own file")?;
+        // Not by its name: a build may put another program there while this one runs.
+        let own = format!("/proc/{}/exe", std::process::id());
         if !self.apart {
             return Ok(Command::new(own));
         }

@@ -42,9 +42,10 @@ impl Image {
         tool("mount", &["-o", "loop", text(&self.file)?, text(&self.at)?])
     }
 
-    /// Takes all the space there is.
+    /// Takes all the space there is now.
     pub fn fill(&self) -> Result<u64> {
-        let mut file = File::create(self.at.join(FILLER)).context("filling a disk")?;
+        let mut file =
+            File::options().create(true).append(true).open(self.at.join(FILLER)).context("filling a disk")?;
         let mut taken = 0;
         for size in [PIECE, 4096, 1] {
             let piece = vec![0x5a; size];

@@ -16,9 +16,9 @@ use crate::{
 /// Ticks are written ten times a second: a member that cannot sync has noticed long before.
 const NOTICED: Duration = Duration::from_secs(10);
 /// How long a member may go on on a full disk: with space that it has reserved before.
-const FULL: Duration = Duration::from_secs(2);
+const FULL: Duration = Duration::from_secs(3);
 /// How long a start on a full disk is watched.
-const START: Duration = Duration::from_secs(3);
+const START: Duration = Duration::from_secs(4);
 
 /// A fresh member copies everything and catches up within this, or something is wrong.
 const REPLACED: Duration = Duration::from_secs(45);
@@ -70,12 +70,15 @@ pub async fn disk_full(stage: &Stage, entropy: &SeededEntropy) -> Result<Effect>
         }
     };
     let named = || node.log_tail().contains("No space left on device");
-    let stopped = within(FULL, || !node.is_running()).await;
+    let stopped = full(stage, member, FULL).await?;
     let said = named();
     cluster.kill(member).await?;
+    if let Some(image) = cluster.image(member) {
+        image.fill()?;
+    }
     cluster.start(member, node.clocks())?;
     node.expect_end();
-    let refused = within(START, || !node.is_running()).await;
+    let refused = full(stage, member, START).await?;
     let said = said || named();
     match cluster.image(member) {
         Some(image) => image.free()?,
@@ -87,6 +90,22 @@ pub async fn disk_full(stage: &Stage, entropy: &SeededEntropy) -> Result<Effect>
     let what =
         format!("{} MiB taken; stopped: {stopped}, refused to start: {refused}, named: {said}", taken >> 20);
     Ok(Effect::of(member, session, (stopped || refused) && said, what))
+}
+
+/// Keeps a disk full, whatever the member gives back, until it stops or the time is over; says whether it
+/// stopped.
+async fn full(stage: &Stage, member: usize, time: Duration) -> Result<bool> {
+    const EVERY: Duration = Duration::from_millis(25);
+    let until = std::time::Instant::now() + time;
+    while std::time::Instant::now() < until {
+        if let Some(image) = stage.cluster.image(member) {
+            image.fill()?;
+        }
+        if within(EVERY, || !stage.cluster.node(member).is_running()).await {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// A member loses its disk for good: a fresh one comes in its place, at the same address, under load.

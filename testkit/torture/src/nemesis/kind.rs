@@ -1,7 +1,7 @@
 //! Every kind of fault: its name, how often it comes, whom it may not meet, what it needs. And the order
 //! they come in, from a seed.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use millet_core::world::Entropy;
 use millet_testkit::SeededEntropy;
@@ -168,10 +168,14 @@ impl Kind {
     }
 }
 
+/// How often a kind has its turn until it has taken effect once.
+const TRIES: u32 = 4;
+
 /// The faults of one series, without end: every kind once, in an order from the seed, then by weight.
 pub struct Order {
     kinds: Vec<Kind>,
     first: VecDeque<Kind>,
+    in_vain: BTreeMap<Kind, u32>,
     entropy: SeededEntropy,
 }
 
@@ -184,12 +188,27 @@ impl Order {
         for i in (1..first.len()).rev() {
             first.swap(i, usize::try_from(entropy.below(i as u64 + 1)).expect("an index"));
         }
-        Self { kinds, first: first.into(), entropy }
+        Self { kinds, first: first.into(), in_vain: BTreeMap::new(), entropy }
     }
 
     /// Whether every kind has had its turn.
     pub fn is_complete(&self) -> bool {
         self.first.is_empty()
+    }
+
+    /// A fault took no effect: another one had got in its way. If its kind has not had one yet, it comes
+    /// again, a few times at most.
+    pub fn in_vain(&mut self, kind: Kind) {
+        let tries = self.in_vain.entry(kind).or_default();
+        *tries += 1;
+        if *tries < TRIES {
+            self.first.push_back(kind);
+        }
+    }
+
+    /// A fault took effect: its kind need not come again.
+    pub fn effective(&mut self, kind: Kind) {
+        self.in_vain.insert(kind, TRIES);
     }
 
     /// The next fault, and what everything about it is drawn from.
@@ -214,8 +233,6 @@ impl Order {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
 
     #[test]
@@ -240,6 +257,28 @@ mod tests {
         assert!(counts.len() == 6 && counts.values().all(|n| *n == 1), "{counts:?}");
         drawn.iter().for_each(|k| *counts.entry(*k).or_default() += 1);
         assert!(counts[&Kind::KillWorker] > 2 * counts[&Kind::PacketDrop], "{counts:?}");
+    }
+
+    #[test]
+    fn a_kind_that_took_no_effect_comes_again_until_it_does() {
+        let mut order = Order::new(1, Series::Mild, &[Kind::ClockJump]);
+        let mut turn = |effective| {
+            let (kind, _) = order.next().expect("a kind");
+            if effective {
+                order.effective(kind)
+            } else {
+                order.in_vain(kind)
+            }
+            order.is_complete()
+        };
+        assert_eq!([turn(false), turn(false), turn(true), turn(false)], [false, false, true, true]);
+        let mut order = Order::new(1, Series::Mild, &[Kind::ClockJump]);
+        for _ in 0..TRIES {
+            assert!(!order.is_complete());
+            let (kind, _) = order.next().expect("a kind");
+            order.in_vain(kind);
+        }
+        assert!(order.is_complete(), "not for ever");
     }
 
     #[test]

@@ -155,6 +155,11 @@ async fn one_series(
         tracing::info!(fault = kind.name(), "begins");
         let effect =
             strike(&stage, kind, &entropy).await.with_context(|| format!("fault {}", kind.name()))?;
+        if effect.took {
+            order.effective(kind);
+        } else {
+            order.in_vain(kind);
+        }
         stage.note(kind, start, effect);
     }
     Ok(())

@@ -16,17 +16,24 @@ const FAILOVER: Duration = Duration::from_secs(15);
 
 /// A worker that hosts grains, and its session.
 async fn a_host(stage: &Stage, entropy: &SeededEntropy) -> Result<(usize, u64)> {
-    let first = pick(entropy, WORKERS) - WORKERS.start;
-    let mut found = (WORKERS.start + first, until_valid(stage, WORKERS.start + first).await?);
-    for n in 1..WORKERS.len() {
+    let first = pick(entropy, WORKERS);
+    let mut found = (first, until_valid(stage, first).await?);
+    // After an earlier fault nobody may host anything for a moment.
+    for n in 1..=LOOKS {
         if stage.prober.hosted(found.1) > 0 {
             break;
         }
+        tokio::time::sleep(LOOK).await;
         let other = WORKERS.start + (first + n) % WORKERS.len();
         found = (other, until_valid(stage, other).await?);
     }
     Ok(found)
 }
+
+/// How often a worker that hosts something is looked for.
+const LOOKS: usize = 300;
+/// Between two such looks.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Kills a worker, and the metadata leader too; measures how long its grains are away.
 pub async fn kill_worker(stage: &Stage, entropy: &SeededEntropy, leader_too: bool) -> Result<Effect> {
