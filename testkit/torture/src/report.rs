@@ -18,6 +18,15 @@ pub struct Skipped {
     pub needs: String,
 }
 
+impl Skipped {
+    /// Whether it must not be skipped here: where every tool must be there (`MILLET_NO_SKIP=1`), only a
+    /// missing privilege excuses.
+    pub fn is_forbidden(&self) -> bool {
+        let strict = std::env::var_os("MILLET_NO_SKIP").is_some_and(|v| v == "1");
+        strict && !crate::host::room::PRIVILEGES.contains(&self.needs.as_str())
+    }
+}
+
 /// G3: a crash is over by TTL + 1 s; by one metadata failover more if the leader died too.
 const BOUND: Duration = Duration::from_millis(5_000);
 const BOUND_LEADERLESS: Duration = Duration::from_millis(7_500);

@@ -62,6 +62,13 @@ pub async fn run(options: Options, room: Need<()>) -> Result<i32> {
     let dir = folder(&options.dir, seed)?;
     let equipment = Equipment::look(&dir, &room);
     let (kinds, skipped) = choose(options.only.as_deref(), &equipment)?;
+    let forbidden: Vec<_> = skipped.iter().filter(|s| s.is_forbidden()).map(|s| s.fault).collect();
+    ensure!(
+        forbidden.is_empty(),
+        "MILLET_NO_SKIP=1 forbids to skip {}; install what they need: {}",
+        forbidden.join(", "),
+        skipped.iter().map(|s| s.needs.as_str()).collect::<Vec<_>>().join(", ")
+    );
     let mut report = Report::new(seed, options.seconds, options.only.clone(), dir.clone(), skipped);
     let cluster: Shared = Arc::new(Cluster::new(&dir, equipment).await?);
     let outcome = tokio::select! {

@@ -72,7 +72,11 @@ pub async fn pipe(
         until_open(&mut link, born, || _ = flow.held.fetch_add(n as u64, Ordering::Relaxed)).await?;
         let wait = lateness(&link.borrow(), n, count);
         if !wait.is_zero() {
-            unless_reset(&mut link, born, async { Ok(tokio::time::sleep(wait).await) }).await?;
+            let late = async {
+                tokio::time::sleep(wait).await;
+                Ok(())
+            };
+            unless_reset(&mut link, born, late).await?;
             until_open(&mut link, born, || ()).await?;
         }
         unless_reset(&mut link, born, writer.write_all(&piece[..n])).await?;
