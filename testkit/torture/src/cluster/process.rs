@@ -253,6 +253,17 @@ impl Process {
         line.trim().trim_end_matches("kB").trim().parse::<u64>().ok().map(|kb| kb * 1024)
     }
 
+    /// How long its log is.
+    pub fn log_bytes(&self) -> usize {
+        std::fs::metadata(self.file("log")).map_or(0, |m| usize::try_from(m.len()).unwrap_or(0))
+    }
+
+    /// Whether its log says this after so many bytes.
+    pub fn has_said(&self, text: &str, after: usize) -> bool {
+        let log = std::fs::read(self.file("log")).unwrap_or_default();
+        String::from_utf8_lossy(log.get(after..).unwrap_or_default()).contains(text)
+    }
+
     /// The end of its log.
     pub fn log_tail(&self) -> String {
         const LINES: usize = 15;

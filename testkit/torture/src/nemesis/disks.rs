@@ -38,6 +38,7 @@ pub async fn sync_error(stage: &Stage, entropy: &SeededEntropy) -> Result<Effect
     let session = until_valid(stage, member).await?;
     let node = cluster.node(member);
     node.expect_end();
+    let before = node.log_bytes();
     node.shim.set(Call::Sync, true)?;
     let gone = cluster.until_gone(member, NOTICED).await;
     node.shim.set(Call::Sync, false)?;
@@ -48,7 +49,7 @@ pub async fn sync_error(stage: &Stage, entropy: &SeededEntropy) -> Result<Effect
         name(member),
         node.log_tail()
     );
-    let said = node.log_tail().lines().any(|l| l.contains("os error 5"));
+    let said = node.has_said("os error 5", before);
     cluster.bring_up([member]).await?;
     let what = format!("{failed} syncs failed so far, the member stopped and named the error: {said}");
     Ok(Effect::of(member, session, failed > 0, what))
@@ -69,7 +70,8 @@ pub async fn disk_full(stage: &Stage, entropy: &SeededEntropy) -> Result<Effect>
             0
         }
     };
-    let named = || node.log_tail().contains("No space left on device");
+    let before = node.log_bytes();
+    let named = || node.has_said("No space left on device", before);
     let stopped = full(stage, member, FULL).await?;
     let said = named();
     cluster.kill(member).await?;
