@@ -1,5 +1,5 @@
 /* Fails system calls of a node: preloaded, switched by one shared page. Byte 0: every sync fails with
-   EIO. Byte 1: every write to a file but the standard ones fails with ENOSPC. 32-bit counts at 4 and 8 say how often. */
+   EIO. Byte 1: every write to a file but standard error fails with ENOSPC. 32-bit counts at 4 and 8 say how often. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -28,7 +28,7 @@ static int fails(int which, int error) {
 }
 static int full(int fd) {
     struct stat s;
-    return page && page[1] && fd > 2 && fstat(fd, &s) == 0 && S_ISREG(s.st_mode) && fails(1, ENOSPC);
+    return page && page[1] && fd != 2 && fstat(fd, &s) == 0 && S_ISREG(s.st_mode) && fails(1, ENOSPC);
 }
 
 #define NEXT(name) static __typeof__(name) *next; if (!next) next = (__typeof__(name) *)dlsym(RTLD_NEXT, #name)
