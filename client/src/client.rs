@@ -106,12 +106,29 @@ impl Client {
     ) -> Result<Self, BadAddress> {
         let all: Vec<Endpoint> =
             addresses.into_iter().map(|a| endpoint(a.as_ref(), options)).collect::<Result<_, _>>()?;
+        Self::of(all, options.in_flight)
+    }
+
+    /// A client over channels that the caller has made, each with the address it leads to: for networks
+    /// that tonic does not know, a simulated one among them. Of the options, only `in_flight` counts.
+    ///
+    /// # Errors
+    /// There is no channel.
+    pub fn over(
+        channels: impl IntoIterator<Item = (String, transport::Channel)>,
+        options: &Options,
+    ) -> Result<Self, BadAddress> {
+        let all = channels.into_iter().map(|(address, channel)| Endpoint::new(address, channel)).collect();
+        Self::of(all, options.in_flight)
+    }
+
+    fn of(all: Vec<Endpoint>, in_flight: usize) -> Result<Self, BadAddress> {
         if all.is_empty() {
             return Err(BadAddress::None);
         }
         Ok(Self(Arc::new(Inner {
             endpoints: Endpoints::new(all),
-            places: Semaphore::new(options.in_flight.clamp(1, Semaphore::MAX_PERMITS)),
+            places: Semaphore::new(in_flight.clamp(1, Semaphore::MAX_PERMITS)),
             paths: Mutex::default(),
             requests: Requests::new(),
         })))
@@ -200,8 +217,9 @@ struct Requests {
 impl Requests {
     fn new() -> Self {
         use std::hash::{BuildHasher as _, RandomState};
-        // std seeds its hashers from the system's entropy, once per process, and makes each differ.
-        let client = RandomState::new().hash_one((std::process::id(), now()));
+        // std seeds its hashers from the system's entropy, once per thread, and makes each differ. Nothing
+        // else goes in: a simulated run has its entropy from a seed, and its process id from nowhere.
+        let client = RandomState::new().hash_one(now());
         Self { client, count: AtomicU64::new(1) }
     }
     fn next(&self) -> RequestId {

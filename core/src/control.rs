@@ -104,3 +104,61 @@ pub fn off(rule: Rule) -> bool {
     });
     set >> rule as u32 & 1 == 1
 }
+
+/// Places at which the proof stops a process for a while: where a right was checked, or a clock read, and
+/// the deed that rests on it is still to come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Point {
+    /// The exit check has passed, the output is still here.
+    ExitChecked,
+    /// As `ExitChecked`, at the connection's writer.
+    FrameChecked,
+    /// The right to write was checked, the write has not been sent.
+    BeforeSave,
+    /// The grain is granted, the store has not been opened.
+    BeforeOpen,
+    /// Keepalives were taken, the leader's clock has not been read.
+    KeepalivesClosed,
+    /// The leader's clock was read, the Tick has not been proposed.
+    TickStamped,
+    /// A keepalive counts as sent, and has not been.
+    KeepaliveCounted,
+    /// A shard was given up, the ack has not been sent.
+    BeforeAck,
+}
+
+impl Point {
+    /// All of them.
+    pub const ALL: [Point; 8] = [
+        Point::ExitChecked,
+        Point::FrameChecked,
+        Point::BeforeSave,
+        Point::BeforeOpen,
+        Point::KeepalivesClosed,
+        Point::TickStamped,
+        Point::KeepaliveCounted,
+        Point::BeforeAck,
+    ];
+}
+
+/// This process has come to `point`.
+#[cfg(not(feature = "controls"))]
+#[inline(always)]
+pub const fn reached(_point: Point) {}
+
+#[cfg(feature = "controls")]
+static HOOK: std::sync::OnceLock<fn(Point)> = std::sync::OnceLock::new();
+
+/// This process has come to `point`.
+#[cfg(feature = "controls")]
+pub fn reached(point: Point) {
+    if let Some(hook) = HOOK.get() {
+        hook(point);
+    }
+}
+
+/// Has `hook` called at every point. The first one stays.
+#[cfg(feature = "controls")]
+pub fn on_points(hook: fn(Point)) {
+    let _ = HOOK.set(hook);
+}

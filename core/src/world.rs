@@ -15,10 +15,20 @@ pub trait Entropy: Send + Sync + 'static {
     }
 }
 
-/// Starts named OS threads that live as long as the process part they serve.
+/// Starts named threads that live as long as the process part they serve. In production each is an OS
+/// thread; a simulator has none and runs their work as tasks, so work that goes on is a future here.
 pub trait Threads: Send + Sync + 'static {
-    /// Runs `body` on a thread of its own.
+    /// Runs `body` on a thread of its own. It may block, for files only: nobody waits for it by blocking.
     fn spawn(&self, name: &str, body: Box<dyn FnOnce() + Send>) -> io::Result<()>;
+    /// Runs `task` on a thread of its own. It has no timers and no sockets, only its wakers, and may
+    /// block on files while it is polled.
+    fn drive(&self, name: &str, task: BoxFuture<'static, ()>) -> io::Result<()>;
+    /// Runs `task` on a thread with an async runtime of its own. When it ends, whatever it started there
+    /// is dropped; then `gone` is called.
+    fn run(&self, name: &str, task: BoxFuture<'static, ()>, gone: Box<dyn FnOnce() + Send>)
+    -> io::Result<()>;
+    /// How many threads this machine runs at once; at least 1.
+    fn cores(&self) -> usize;
 }
 
 /// The one place where tasks start. A panic of a task is logged and counted.

@@ -2,7 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use millet_core::{BootTime, Grant, SessionId, SessionLease, limits, store::StoreError};
+use millet_core::{
+    BootTime, Grant, SessionId, SessionLease,
+    control::{Point, reached},
+    limits,
+    store::StoreError,
+};
 
 use crate::{
     directory::Directory,
@@ -181,6 +186,7 @@ impl Directory {
     async fn ack_shard(self: Arc<Self>, ack: ShardAck) {
         let mut backoff = BACKOFF_MIN;
         while self.session().is_some_and(|s| s.id() == ack.session) {
+            reached(Point::BeforeAck);
             match self.deps.meta.ack_shard(ack.clone()).await {
                 Ok(()) | Err(MetaError::SessionNotAlive(_)) => return,
                 Err(MetaError::Refused(why)) => return tracing::warn!(?ack, why, "shard ack refused"),

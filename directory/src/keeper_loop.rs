@@ -14,7 +14,9 @@ use std::{
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use millet_core::{
-    BootTime, Clock, Revision, SessionId, SessionLease, limits,
+    BootTime, Clock, Revision, SessionId, SessionLease,
+    control::{Point, reached},
+    limits,
     model::{Keepalive, KeepaliveAnswer, NodeInfo, OpenSession, OpenedSession, WorkerLease},
 };
 use tokio::sync::Notify;
@@ -287,6 +289,7 @@ impl<F: Fn(KeeperEvent)> Driver<F> {
             return;
         }
         self.pending[member] += 1;
+        reached(Point::KeepaliveCounted);
         let (link, keepalive, number) = (self.link.clone(), keepalive.clone(), keepalive.number);
         self.answers.push(
             async move {

@@ -7,7 +7,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use millet_core::{BootTime, SessionLease, model::WorkerLease};
+use millet_core::{
+    BootTime, SessionLease,
+    control::{Rule, off},
+    model::WorkerLease,
+};
 use parking_lot::Mutex;
 
 /// Milliseconds count from 2025-01-01T00:00:00Z; 41 bits last until 2094.
@@ -92,6 +96,9 @@ impl Snowflakes {
 
 impl Sequence {
     fn new(lease: Option<WorkerLease>) -> Self {
+        if off(Rule::SnowflakeSession) {
+            return Self { worker: Some(1), last_ms: 0, used: SEQUENCE, reserved_ms: u64::MAX };
+        }
         Self {
             worker: lease.map(|l| l.worker).filter(|w| *w < WORKERS),
             last_ms: lease.map_or(0, |l| l.after_ms),

@@ -5,7 +5,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use millet_core::{
     BootTime, BoxFuture, SessionId,
-    control::{Rule, off},
+    control::{Point, Rule, off, reached},
 };
 
 use crate::{Grain, activation::Activation};
@@ -54,7 +54,10 @@ impl<G: Grain> Activation<G> {
         loop {
             match self.standing() {
                 _ if off(Rule::Exit) => return true,
-                Standing::Valid => return true,
+                Standing::Valid => {
+                    reached(Point::ExitChecked);
+                    return true;
+                }
                 Standing::Ended => return self.fenced(),
                 Standing::Frozen => {}
             }

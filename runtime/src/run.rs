@@ -12,7 +12,11 @@ use std::{
 };
 
 use futures::{StreamExt, stream::FuturesUnordered};
-use millet_core::{BootTime, ErrorKind, MethodId, PlatformError, limits};
+use millet_core::{
+    BootTime, ErrorKind, MethodId, PlatformError,
+    control::{Rule, off},
+    limits,
+};
 
 use crate::{
     Ctx, Dispatch, EndReason, Grain, Hosted,
@@ -100,8 +104,12 @@ async fn run<G: Grain>(
         let panicked = if info.shared {
             readers(&act, &g, parcel, &mut batch).await
         } else {
+            let deadline = parcel.head.deadline;
             let ctx = Ctx::new(act.clone(), parcel.head, false);
-            match caught(G::Service::write(&mut g, &ctx, parcel.msg)).await {
+            let turn = caught(G::Service::write(&mut g, &ctx, parcel.msg));
+            let ended =
+                if off(Rule::OwnTurn) { callers_own(deadline.since(now), turn).await } else { turn.await };
+            match ended {
                 Ok(()) => false,
                 Err(panic) => {
                     answer_panic(&act, panic, info.name);
@@ -126,6 +134,14 @@ async fn run<G: Grain>(
         batch.push_front(parcel);
     }
     Box::pin(life::finish(&act, g, end, batch)).await;
+}
+
+/// A turn that ends with its caller, half-way: what the control `OwnTurn` does without the rule.
+async fn callers_own<E>(
+    left: std::time::Duration,
+    turn: impl Future<Output = Result<(), E>>,
+) -> Result<(), E> {
+    tokio::time::timeout(left, turn).await.unwrap_or(Ok(()))
 }
 
 /// The last turn of this run: what kept a call waiting past its deadline.

@@ -7,7 +7,9 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use millet_core::{
-    BootTime, ErrorKind, GrainId, PlatformError, limits,
+    BootTime, ErrorKind, GrainId, PlatformError,
+    control::{Point, reached},
+    limits,
     model::Ownership,
     store::{StoreError, Stored, Version, Write},
 };
@@ -166,6 +168,7 @@ async fn write<G: Grain>(
             });
         }
         let mut outcome = UntilKnown { act, definite: false };
+        reached(Point::BeforeSave);
         let answer = match &value {
             Some(bytes) => slot.store.save(write, bytes.clone()).await,
             None => slot.store.clear(write).await,
@@ -256,6 +259,7 @@ async fn load_one<G: Grain>(
 ) -> Result<Stored, LoadError> {
     let mut pause = FIRST_PAUSE;
     loop {
+        reached(Point::BeforeOpen);
         let answer = match born.shard {
             Some(shard) if !reopen => slot.store.load(grain, slot.name, shard, born.token()).await,
             _ => slot.store.open(grain, slot.name, born.token()).await,

@@ -106,7 +106,7 @@ async fn node_of(cluster: &str, id: u64, change: impl FnOnce(&mut TransportConfi
     let lease = Arc::new(SessionLease::opened(SessionId(id * 10), Duration::from_secs(3600)));
     lease.renewed(world.clock.boottime());
     let who = Arc::new(Who { lease, ended: Mutex::default() });
-    let mut config = TransportConfig::new(NodeId(id));
+    let mut config = TransportConfig::new(NodeId(id), 2);
     change(&mut config);
     let transport = Transport::new(world.clone(), config);
     let echo = Arc::new(Echo::default());
@@ -253,7 +253,7 @@ async fn r12_nothing_leaves_a_frozen_session_and_everything_does_once_it_thaws()
     // A second node with the same session object, never renewed: frozen from the start.
     let frozen = Arc::new(SessionLease::opened(SessionId(30), Duration::from_secs(3600)));
     let who = Arc::new(Who { lease: frozen.clone(), ended: Mutex::default() });
-    let c = Transport::new(a.world.clone(), TransportConfig::new(NodeId(3)));
+    let c = Transport::new(a.world.clone(), TransportConfig::new(NodeId(3), 2));
     let residents: Weak<dyn Residents> = Weak::<Echo>::new();
     c.attach("test".into(), who, residents);
     let mut envelope = a.envelope(2, 0, "waits");

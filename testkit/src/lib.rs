@@ -7,6 +7,7 @@ mod clock;
 mod entropy;
 pub mod sim_disk;
 mod skip;
+#[cfg(feature = "tokio")]
 mod spawn;
 #[cfg(feature = "store-suite")]
 pub mod store_suite;
@@ -17,9 +18,8 @@ pub use entropy::SeededEntropy;
 pub use millet_core::MemoryStore;
 pub use sim_disk::{Cut, SimDisk};
 pub use skip::{skip, skip_unprivileged};
-pub use spawn::StdThreads;
 #[cfg(feature = "tokio")]
-pub use spawn::TokioSpawner;
+pub use spawn::{StdThreads, TokioSpawner};
 pub use wait::until;
 #[cfg(feature = "tokio")]
 pub use wait::{until_async, until_some};

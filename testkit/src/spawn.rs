@@ -2,9 +2,10 @@
 
 use std::{io, thread};
 
-use millet_core::world::Threads;
-#[cfg(feature = "tokio")]
-use millet_core::{BoxFuture, world::Spawner};
+use millet_core::{
+    BoxFuture,
+    world::{Spawner, Threads},
+};
 
 /// Named OS threads.
 #[derive(Clone, Copy, Default, Debug)]
@@ -14,14 +15,35 @@ impl Threads for StdThreads {
     fn spawn(&self, name: &str, body: Box<dyn FnOnce() + Send>) -> io::Result<()> {
         thread::Builder::new().name(name.to_owned()).spawn(body).map(drop)
     }
+
+    fn drive(&self, name: &str, task: BoxFuture<'static, ()>) -> io::Result<()> {
+        self.run(name, task, Box::new(|| ()))
+    }
+
+    fn run(
+        &self,
+        name: &str,
+        task: BoxFuture<'static, ()>,
+        gone: Box<dyn FnOnce() + Send>,
+    ) -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let body = move || {
+            runtime.block_on(task);
+            drop(runtime);
+            gone();
+        };
+        self.spawn(name, Box::new(body))
+    }
+
+    fn cores(&self) -> usize {
+        2
+    }
 }
 
 /// Tasks on a tokio runtime.
-#[cfg(feature = "tokio")]
 #[derive(Clone, Debug)]
 pub struct TokioSpawner(tokio::runtime::Handle);
 
-#[cfg(feature = "tokio")]
 impl TokioSpawner {
     /// On the runtime this is called in.
     ///
@@ -32,7 +54,6 @@ impl TokioSpawner {
     }
 }
 
-#[cfg(feature = "tokio")]
 impl Spawner for TokioSpawner {
     fn spawn(&self, name: &'static str, task: BoxFuture<'static, ()>) {
         let task = self.0.spawn(task);

@@ -4,6 +4,7 @@
 
 mod abuse;
 mod check;
+mod sim;
 mod tidy;
 mod torture;
 
@@ -21,11 +22,12 @@ fn main() -> ExitCode {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let passed = match args.as_slice() {
         ["check", options @ ..] => check::Plan::parse(options).and_then(|plan| check::run(&root(), &plan)),
+        ["sim", options @ ..] => sim::run(&root(), options),
         ["tidy"] => tidy::report(&root()),
         ["torture", options @ ..] => torture::run(&root(), options),
         ["abuse"] => abuse::run(&root(), None),
         ["abuse", "--only", row] => abuse::run(&root(), Some(row)),
-        _ => Err(anyhow::anyhow!("{USAGE}")),
+        _ => Err(anyhow::anyhow!("{USAGE}\n{}", sim::USAGE)),
     };
     match passed {
         Ok(true) => ExitCode::SUCCESS,

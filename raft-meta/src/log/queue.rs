@@ -2,8 +2,10 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    future::poll_fn,
     io,
     path::{Path, PathBuf},
+    task::{Context, Poll, Waker},
     thread::{self, ThreadId},
     time::Duration,
 };
@@ -71,15 +73,16 @@ pub(super) struct Memory {
     queued_bytes: usize,
     failed: Option<(PathBuf, io::ErrorKind, String)>,
     closed: bool,
+    /// The thread that polled the writer last.
     writer: Option<ThreadId>,
+    /// The writer waits for work.
+    idle: Option<Waker>,
     writer_gone: bool,
 }
 
 /// See the module.
 pub(super) struct Shared {
     memory: Mutex<Memory>,
-    /// The writer waits here for work.
-    work: Condvar,
     /// Callers wait here for room, and the last one for the writer's end.
     room: Condvar,
     queue_limit: usize,
@@ -96,9 +99,10 @@ impl Shared {
             failed: None,
             closed: false,
             writer: None,
+            idle: None,
             writer_gone: false,
         };
-        Self { memory: Mutex::new(memory), work: Condvar::new(), room: Condvar::new(), queue_limit, on_fatal }
+        Self { memory: Mutex::new(memory), room: Condvar::new(), queue_limit, on_fatal }
     }
 
     pub fn with<T>(&self, f: impl FnOnce(&mut Memory) -> T) -> T {
@@ -127,20 +131,28 @@ impl Shared {
         let bytes = op.bytes();
         m.queued_bytes += bytes;
         m.queue.push_back((op, done, bytes));
+        let idle = m.idle.take();
         drop(m);
-        self.work.notify_one();
+        if let Some(writer) = idle {
+            writer.wake();
+        }
     }
 
     /// Waits for work and takes up to `limit` bytes of it (at least one operation). `None`: closed, and
     /// nothing is left.
-    pub fn take(&self, limit: usize) -> Option<Vec<(Op, Done)>> {
+    pub async fn take(&self, limit: usize) -> Option<Vec<(Op, Done)>> {
+        poll_fn(|cx| self.poll_take(cx, limit)).await
+    }
+
+    fn poll_take(&self, cx: &Context<'_>, limit: usize) -> Poll<Option<Vec<(Op, Done)>>> {
         let mut m = self.memory.lock();
         m.writer = Some(thread::current().id());
-        while m.queue.is_empty() {
+        if m.queue.is_empty() {
             if m.closed {
-                return None;
+                return Poll::Ready(None);
             }
-            self.work.wait(&mut m);
+            m.idle = Some(cx.waker().clone());
+            return Poll::Pending;
         }
         let (mut taken, mut bytes) = (Vec::new(), 0);
         while let Some((_, _, more)) = m.queue.front() {
@@ -154,7 +166,7 @@ impl Shared {
         m.queued_bytes -= bytes;
         drop(m);
         self.room.notify_all();
-        Some(taken)
+        Poll::Ready(Some(taken))
     }
 
     /// Stops the log for ever. The first failure stays, and is told.
@@ -185,7 +197,9 @@ impl Shared {
     pub fn close(&self, limit: Duration) {
         let mut m = self.memory.lock();
         m.closed = true;
-        self.work.notify_all();
+        if let Some(writer) = m.idle.take() {
+            writer.wake();
+        }
         if m.writer != Some(thread::current().id()) {
             // A disk that hangs for longer is left to the process's end.
             let _ = self.room.wait_while_for(&mut m, |m| !m.writer_gone, limit);

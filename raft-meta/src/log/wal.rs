@@ -102,7 +102,7 @@ impl Wal {
         writer
             .start(found.next_sequence, found.next_batch)
             .map_err(|(path, source)| LogError::Io { path, source })?;
-        threads.spawn("wal-writer", Box::new(move || writer.run())).map_err(LogError::io(dir))?;
+        threads.drive("wal-writer", Box::pin(writer.run())).map_err(LogError::io(dir))?;
         Ok(Self { shared, torn })
     }
 

@@ -128,11 +128,20 @@ impl Writer {
     }
 
     /// Until the log is closed.
-    pub fn run(mut self) {
-        let _end = End(self.shared.clone());
-        // Let go before `End` tells that the log is closed.
-        let _lock = self.lock.take();
-        while let Some(work) = self.shared.take(self.options.batch_bytes) {
+    pub fn run(mut self) -> impl Future<Output = ()> + Send {
+        let end = End(self.shared.clone());
+        let lock = self.lock.take();
+        async move {
+            let _end = end;
+            // Let go before `End` tells that the log is closed.
+            let _lock = lock;
+            self.rounds().await;
+        }
+    }
+
+    async fn rounds(&mut self) {
+        let shared = self.shared.clone();
+        while let Some(work) = shared.take(self.options.batch_bytes).await {
             let (ops, dones): (Vec<Op>, Vec<Done>) = work.into_iter().unzip();
             let result =
                 self.shared.check().and_then(|()| self.commit(&ops).map_err(|fatal| self.stop(&fatal)));

@@ -6,6 +6,7 @@ use std::{future::Future, io, pin::Pin, sync::Arc, time::Duration};
 use futures::{StreamExt, stream::FuturesUnordered};
 use millet_core::{
     Clock, SessionId,
+    control::{Point, reached},
     model::{Keepalive, KeepaliveAnswer},
     world::Threads,
 };
@@ -87,12 +88,12 @@ struct Duty {
 impl Driver {
     /// Runs on a thread of its own until `stop`.
     pub(super) fn start(self, threads: &dyn Threads, stop: watch::Receiver<bool>) -> io::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-        let body = move || {
-            let _end = End(self.fail.clone());
-            runtime.block_on(self.run(stop));
+        let end = End(self.fail.clone());
+        let body = async move {
+            let _end = end;
+            self.run(stop).await;
         };
-        threads.spawn("meta-leader", Box::new(body))
+        threads.run("meta-leader", Box::pin(body), Box::new(|| ()))
     }
 
     async fn run(mut self, mut stop: watch::Receiver<bool>) {
@@ -111,8 +112,9 @@ impl Driver {
         let mut leadership = self.meta.leadership();
         loop {
             tokio::select! {
-                established = leadership.wait_for(|l| l.established) => {
-                    let Ok(term) = established.map(|l| l.term) else { return };
+                // The guard is let go at once: this future may move between threads.
+                term = async { leadership.wait_for(|l| l.established).await.map(|l| l.term) } => {
+                    let Ok(term) = term else { return };
                     tracing::info!(term, "leads the metadata store");
                     let goes_on = self.lead(term).await;
                     tracing::info!(term, "leads the metadata store no more");
@@ -184,9 +186,11 @@ impl Driver {
             return;
         }
         let (clock, closed) = (Arc::clone(&self.clock), duty.renewals.close());
+        reached(Point::KeepalivesClosed);
         match closed.stamp(&mut duty.clock, || clock.boottime(), clock.wall_ms()) {
             Err(closed) => duty.renewals.reopen(closed),
             Ok(proposal) => {
+                reached(Point::TickStamped);
                 duty.ticking = true;
                 let command = proposal.command().clone();
                 in_flight.push(self.propose(duty.term, command, move |applied| {

@@ -55,6 +55,8 @@ pub struct MemberOptions {
     pub engine: EngineKind,
     /// Entries between two snapshots of a group: bounds the log and the time of a restart.
     pub snapshot_every: u64,
+    /// Bytes of a segment of the log.
+    pub log_segment_bytes: u64,
     /// Cluster-wide times.
     pub timing: Timing,
     /// The first generation of grants at `init`: above the largest in any store that is configured (R16).
@@ -94,6 +96,8 @@ impl MemberOptions {
     /// Entries between two snapshots unless said otherwise: about 15 minutes of Ticks, or a few seconds
     /// of full load.
     pub const SNAPSHOT_EVERY: u64 = 10_000;
+    /// Bytes of a segment of the log unless said otherwise.
+    pub const LOG_SEGMENT_BYTES: u64 = 16 << 20;
 }
 
 /// Why a member does not start, or `init` was refused.

@@ -51,6 +51,8 @@ const READS: usize = 8;
 const ENGINE_CACHE_BYTES: u64 = 64 * 1024 * 1024;
 /// Keepalives on their way to the next Tick: a thousand nodes that all repeat theirs.
 const KEEPALIVES: usize = 4096;
+/// Segments from this size on are prepared ahead of need: smaller ones are filled within a sync's time.
+const PREPARE_BYTES: u64 = 4 << 20;
 /// Connections to other members kept for forwarding.
 const FORWARDS: usize = 64;
 
@@ -123,7 +125,7 @@ impl Running {
         let cluster: Arc<str> = place.cluster.as_str().into();
         let (fail, failed) = watch::channel(None);
         let log = open_log(options, &fail)?;
-        let core = Core::start(&*options.threads)?;
+        let core = Core::start(&*options.threads).await?;
         let (meta, tide) = meta_group();
         let machine = meta.machine();
         let group = |group, on_disk| GroupOptions {
@@ -331,6 +333,9 @@ fn open_log(options: &MemberOptions, fail: &watch::Sender<Option<String>>) -> io
     });
     let mut wal = WalOptions::new(options.entropy.next_u64());
     wal.on_fatal = Some(on_fatal);
+    wal.segment_bytes = options.log_segment_bytes;
+    wal.first_segment_bytes = wal.first_segment_bytes.min(wal.segment_bytes);
+    wal.prepare_ahead = wal.segment_bytes >= PREPARE_BYTES;
     let wal = Wal::open(Arc::clone(&options.disk), &*options.threads, &options.dir.join("log"), wal)
         .map_err(io::Error::other)?;
     Ok(Arc::new(wal))

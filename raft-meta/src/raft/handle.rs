@@ -11,7 +11,10 @@ use openraft::{
     impls::ProgressResponder,
 };
 use parking_lot::Mutex;
-use tokio::{runtime::Handle, sync::watch};
+use tokio::{
+    runtime::Handle,
+    sync::{oneshot, watch},
+};
 
 use super::{
     codec::ours,
@@ -38,18 +41,17 @@ pub(crate) struct Core {
 
 impl Core {
     /// Starts the thread.
-    pub(crate) fn start(threads: &dyn Threads) -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let handle = runtime.handle().clone();
+    pub(crate) async fn start(threads: &dyn Threads) -> io::Result<Self> {
         let (stop, mut stopped) = watch::channel(false);
         let (end, ended) = watch::channel(false);
-        let body = move || {
+        let (here, there) = oneshot::channel();
+        let body = async move {
+            drop(here.send(Handle::current()));
             // An error means that every handle is gone.
-            let _ = runtime.block_on(stopped.wait_for(|stop| *stop));
-            drop(runtime);
-            end.send_replace(true);
+            let _ = stopped.wait_for(|stop| *stop).await;
         };
-        threads.spawn("raft", Box::new(body))?;
+        threads.run("raft", Box::pin(body), Box::new(move || _ = end.send_replace(true)))?;
+        let handle = there.await.map_err(|_| io::Error::other("raft: its thread has ended"))?;
         Ok(Self { handle, stop, ended })
     }
 

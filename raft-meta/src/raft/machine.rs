@@ -2,10 +2,7 @@
 //! here, snapshots are files. Machines that wait for a disk run on a thread of their own, so that the
 //! Raft core never does.
 
-use std::{
-    io,
-    sync::{Arc, mpsc::TrySendError},
-};
+use std::{io, sync::Arc};
 
 use futures::{FutureExt, Stream, StreamExt};
 use millet_core::world::Threads;
@@ -14,7 +11,10 @@ use openraft::{
     storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine},
 };
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{
+    mpsc::{self, error::TrySendError},
+    oneshot,
+};
 
 use super::{
     codec,
@@ -41,14 +41,19 @@ pub(crate) enum Place {
     /// On the Raft core's own thread: for machines in memory.
     Inline,
     /// On a thread of its own: for machines with a disk below.
-    Thread(std::sync::mpsc::SyncSender<Job>),
+    Thread(mpsc::Sender<Job>),
 }
 
 impl Place {
     /// Starts a thread for a machine.
     pub(crate) fn thread(threads: &dyn Threads, name: &str) -> io::Result<Self> {
-        let (tx, rx) = std::sync::mpsc::sync_channel::<Job>(JOBS);
-        threads.spawn(name, Box::new(move || rx.into_iter().for_each(|job| job())))?;
+        let (tx, mut rx) = mpsc::channel::<Job>(JOBS);
+        let jobs = async move {
+            while let Some(job) = rx.recv().await {
+                job();
+            }
+        };
+        threads.drive(name, Box::pin(jobs))?;
         Ok(Self::Thread(tx))
     }
 
@@ -66,7 +71,7 @@ impl Place {
                         io::ErrorKind::ResourceBusy,
                         "this machine's thread has too much to do",
                     ),
-                    TrySendError::Disconnected(_) => io::Error::other("this machine's thread is gone"),
+                    TrySendError::Closed(_) => io::Error::other("this machine's thread is gone"),
                 })?;
                 rx.await.map_err(|_| io::Error::other("this machine's thread has panicked"))
             }

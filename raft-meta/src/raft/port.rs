@@ -129,14 +129,16 @@ impl<M: GroupMachine> GroupPort<M> {
         let (pieces, mut incoming) = mpsc::channel::<Bytes>(PIECES);
         let (tx, rx) = oneshot::channel();
         let files = Arc::clone(&self.files);
-        let mut write = move || -> io::Result<SnapshotFile> {
-            let mut out = files.incoming()?;
-            while let Some(piece) = incoming.blocking_recv() {
-                out.write_all(&piece)?;
+        let body = async move {
+            let mut out = files.incoming();
+            while let (Ok(file), Some(piece)) = (&mut out, incoming.recv().await) {
+                if let Err(e) = file.write_all(&piece) {
+                    out = Err(e);
+                }
             }
-            out.finish()
+            drop(tx.send(out.and_then(|file| file.finish())));
         };
-        self.threads.spawn("snapshot-in", Box::new(move || drop(tx.send(write()))))?;
+        self.threads.drive("snapshot-in", Box::pin(body))?;
         Ok((pieces, rx))
     }
 }

@@ -82,6 +82,7 @@ pub fn options(dir: PathBuf, addr: &str, settings: &Settings) -> MemberOptions {
         dial: dial(),
         engine: settings.engine,
         snapshot_every: settings.snapshot_every,
+        log_segment_bytes: MemberOptions::LOG_SEGMENT_BYTES,
         timing: Default::default(),
         generation: 1,
     }

@@ -90,6 +90,12 @@ impl Config {
                 ));
             }
         }
+        if n.snapshot_every < 64 || n.log_segment_bytes < 65_536 {
+            return refuse(format!(
+                "node.snapshot_every >= 64 and node.log_segment_bytes >= 65536 must hold, but they are {} and {}",
+                n.snapshot_every, n.log_segment_bytes
+            ));
+        }
         if !matches!(n.state_engine.as_str(), "sled" | "redb") {
             return refuse(format!("node.state_engine is {:?}; it is \"sled\" or \"redb\"", n.state_engine));
         }

@@ -47,7 +47,7 @@ pub async fn assemble(world: World, config: Config, plan: Plan) -> Result<Node, 
     let addresses = ports.addresses;
     let own = advertised(&config.node.peer_advertise, addresses.peer);
     let plane = Plane::open(&world, &config, in_memory.then_some(memory), &own).await?;
-    let transport = Transport::new(world.clone(), TransportConfig::new(plane.node));
+    let transport = Transport::new(world.clone(), TransportConfig::new(plane.node, world.threads.cores()));
     let outside = advertised(&config.node.api_advertise, addresses.api);
     let parts = Parts::build(&world, &config, steps, &plane, &transport, (own, outside))?;
 
@@ -97,7 +97,7 @@ pub async fn assemble(world: World, config: Config, plan: Plan) -> Result<Node, 
         let (cluster, link) = joining.await?;
         finish.go(cluster, link)?;
     } else {
-        let stopped = stop.clone();
+        let (stopped, fatal) = (stop.clone(), world.fatal.clone());
         world.io.spawn(
             "joining the cluster",
             Box::pin(async move {
@@ -106,7 +106,7 @@ pub async fn assemble(world: World, config: Config, plan: Plan) -> Result<Node, 
                     () = stopped.cancelled() => return,
                 };
                 if let Err(e) = joined.and_then(|(cluster, link)| finish.go(cluster, link)) {
-                    keeper::abort()(e.to_string());
+                    fatal(e.to_string());
                 }
             }),
         );
@@ -232,7 +232,7 @@ impl Finish {
         self.transport.attach(cluster, identity, Arc::downgrade(&residents));
         self.directory.start();
         let settings = KeeperSettings { ttl: self.ttl };
-        keeper::start(&self.world, &self.directory, self.info, settings, link, keeper::abort())
+        keeper::start(&self.world, &self.directory, self.info, settings, link)
             .map_err(|source| StartError::System { what: "the keeper's thread", source })
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use millet_core::{MemoryStore, NodeId, store::StateStore, world::Spawner};
+use millet_core::{MemoryStore, NodeId, store::StateStore};
 use millet_directory::{KeeperLink, Meta};
 use millet_raft_meta::{
     EngineKind, Member, MemberError, MemberOptions,
@@ -220,11 +220,8 @@ impl Plane {
     /// Stops the member as a crash would, from outside of any async context; nobody waits for it.
     pub(super) fn abandon(&self, world: &World) {
         let Some(member) = self.member().cloned() else { return };
-        let body = move || match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime.block_on(member.abandon()),
-            Err(e) => tracing::error!(error = %e, "the metadata member could not be stopped"),
-        };
-        if let Err(e) = world.threads.spawn("millet-stop", Box::new(body)) {
+        let body = async move { member.abandon().await };
+        if let Err(e) = world.threads.run("millet-stop", Box::pin(body), Box::new(|| ())) {
             tracing::error!(error = %e, "the metadata member could not be stopped");
         }
     }
@@ -247,12 +244,13 @@ async fn start_member(
         threads: world.threads.clone(),
         dial: Dial::new(world.net.clone()).or_failing(),
         engine: if config.node.state_engine == "redb" { EngineKind::Redb } else { EngineKind::Sled },
-        snapshot_every: MemberOptions::SNAPSHOT_EVERY,
+        snapshot_every: config.node.snapshot_every,
+        log_segment_bytes: config.node.log_segment_bytes,
         timing: config.timing(),
         generation: first_generation(world),
     };
     let member = Arc::new(Member::start(options).await.map_err(StartError::Member)?);
-    stop_with(member.clone(), &*world.io);
+    stop_with(member.clone(), world);
     Ok(member)
 }
 
@@ -264,12 +262,13 @@ fn first_generation(world: &World) -> u32 {
 }
 
 /// A member that fails takes the process with it: it never carries on after a failed disk.
-fn stop_with(member: Arc<Member>, io: &dyn Spawner) {
+fn stop_with(member: Arc<Member>, world: &World) {
+    let fatal = world.fatal.clone();
     let watch = async move {
         let why = member.failed().await;
-        crate::adapters::keeper::abort()(why);
+        fatal(why);
     };
-    io.spawn("member watch", Box::pin(watch));
+    world.io.spawn("member watch", Box::pin(watch));
 }
 
 /// Asks the members until one says which cluster it belongs to, which must be the one named.

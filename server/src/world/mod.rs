@@ -5,6 +5,7 @@
 
 mod clock;
 pub mod disk;
+mod fatal;
 pub mod net;
 pub mod os;
 mod tasks;
@@ -18,6 +19,7 @@ use millet_core::{
 
 pub use clock::{OsClock, OsEntropy};
 pub use disk::RealDisk;
+pub use fatal::Fatal;
 pub use net::{Dial, Incoming, Listener, Net, OsNet, Stream};
 pub use tasks::{OsThreads, Tasks};
 
@@ -39,6 +41,9 @@ pub struct World {
     pub io: Arc<dyn Spawner>,
     /// Bind and connect.
     pub net: Arc<dyn Net>,
+    /// Ends the process, saying why: a runtime that hangs must not keep its leases, a member whose disk
+    /// fails must not carry on.
+    pub fatal: Fatal,
 }
 
 impl World {
@@ -52,6 +57,7 @@ impl World {
             spawner: Arc::new(Tasks::new(grains)),
             io: Arc::new(Tasks::new(io)),
             net: Arc::new(OsNet),
+            fatal: fatal::abort(),
         }
     }
 

@@ -6,6 +6,7 @@ use std::{
     panic::AssertUnwindSafe,
     sync::Arc,
     sync::atomic::{AtomicU64, Ordering},
+    task::{Context, Wake},
     time::Duration,
 };
 
@@ -89,6 +90,48 @@ pub struct OsThreads;
 impl Threads for OsThreads {
     fn spawn(&self, name: &str, body: Box<dyn FnOnce() + Send>) -> io::Result<()> {
         std::thread::Builder::new().name(name.to_owned()).spawn(body).map(drop)
+    }
+
+    fn drive(&self, name: &str, task: BoxFuture<'static, ()>) -> io::Result<()> {
+        self.spawn(name, Box::new(|| parked(task)))
+    }
+
+    fn run(
+        &self,
+        name: &str,
+        task: BoxFuture<'static, ()>,
+        gone: Box<dyn FnOnce() + Send>,
+    ) -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let body = move || {
+            runtime.block_on(task);
+            drop(runtime);
+            gone();
+        };
+        self.spawn(name, Box::new(body))
+    }
+
+    fn cores(&self) -> usize {
+        std::thread::available_parallelism().map_or(1, usize::from)
+    }
+}
+
+/// Polls a future on this thread, which sleeps in between: no reactor stands behind it, so that a wake is
+/// one futex and no more.
+fn parked(mut task: BoxFuture<'static, ()>) {
+    struct Unpark(std::thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+        fn wake_by_ref(self: &Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Arc::new(Unpark(std::thread::current())).into();
+    let mut cx = Context::from_waker(&waker);
+    while task.as_mut().poll(&mut cx).is_pending() {
+        std::thread::park();
     }
 }
 

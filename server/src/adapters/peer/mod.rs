@@ -60,9 +60,8 @@ pub struct TransportConfig {
 }
 
 impl TransportConfig {
-    /// The defaults.
-    pub fn new(node: NodeId) -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    /// The defaults, on a machine with so many cores.
+    pub fn new(node: NodeId, cores: usize) -> Self {
         Self {
             node,
             lanes: u32::try_from(cores.clamp(1, 4)).unwrap_or(4),

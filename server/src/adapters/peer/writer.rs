@@ -8,7 +8,11 @@ use std::{
 };
 
 use futures::{Stream, task::AtomicWaker};
-use millet_core::{SessionLease, clock::Clock};
+use millet_core::{
+    SessionLease,
+    clock::Clock,
+    control::{Point, reached},
+};
 use millet_proto::{peer::boot_ms, wire};
 use parking_lot::Mutex;
 
@@ -79,7 +83,10 @@ impl<T> Stream for Writer<T> {
         }
         let now_ms = boot_ms(self.lane.clock.boottime());
         match state.pack(now_ms, self.lane.may_speak()) {
-            Some(frame) => Poll::Ready(Some(frame)),
+            Some(frame) => {
+                reached(Point::FrameChecked);
+                Poll::Ready(Some(frame))
+            }
             // Frozen: the lane's driver wakes us every tick until the session is valid or dead (R4).
             None => Poll::Pending,
         }

@@ -1,0 +1,242 @@
+//! The machines of a run and what runs on them: nodes, and the callers outside.
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use millet::{
+    Directory, Node,
+    client::{Client, Options},
+    world::Dial,
+};
+use millet_raft_meta::Member;
+use millet_testkit::Cut;
+use millet_workload::{Host, Recorder, Role, converge, install, read_back};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::{
+    params::Params,
+    world::{Gated, Machine},
+};
+
+/// Starts of processes so far: the workload wants a number of its own for each.
+static STARTS: AtomicU32 = AtomicU32::new(1);
+
+/// Where a run stands, as its callers see it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Stage {
+    /// Faults come and go.
+    Faults,
+    /// No more faults: everything must answer.
+    Converge,
+    /// The load ends.
+    Stop,
+    /// All clients have stopped: everything is read back.
+    ReadBack,
+    /// All is read.
+    Over,
+}
+
+/// What a node's process lets one look at, as long as it lives.
+#[derive(Clone, Default)]
+struct Probe {
+    directory: Weak<Directory>,
+    member: Weak<Member>,
+    ready: bool,
+}
+
+/// A node's machine.
+pub struct NodeHost {
+    pub machine: Arc<Machine>,
+    pub ip: IpAddr,
+    pub member: bool,
+    pub up: bool,
+    probe: Arc<Mutex<Probe>>,
+}
+
+/// See the module.
+pub struct Cluster {
+    pub nodes: Vec<NodeHost>,
+    /// The callers' machine.
+    pub callers: Arc<Machine>,
+    pub callers_ip: IpAddr,
+    stage: watch::Sender<Stage>,
+    /// How far the callers are.
+    pub done: Arc<Mutex<Done>>,
+}
+
+/// How far the callers are.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Done {
+    /// Grains that did not answer after the faults, once all were asked.
+    pub converged: Option<usize>,
+    /// Clients that have stopped.
+    pub stopped: usize,
+    /// Grains that could not be read back, once all were asked.
+    pub read: Option<usize>,
+}
+
+impl NodeHost {
+    /// The session it has now.
+    pub fn session(&self) -> Option<u64> {
+        let directory = self.probe.lock().directory.upgrade()?;
+        directory.session().map(|s| s.id().0)
+    }
+
+    /// Whether it may run turns now.
+    pub fn is_valid(&self) -> bool {
+        let directory = self.probe.lock().directory.upgrade();
+        directory.is_some_and(|d| d.valid_session().is_some())
+    }
+
+    /// Whether it leads the metadata group.
+    pub fn leads(&self) -> bool {
+        let member = self.probe.lock().member.upgrade();
+        member.and_then(|m| m.leases()).is_some_and(|(_, leads)| leads)
+    }
+
+    /// Whether its process has got as far as a session.
+    pub fn is_ready(&self) -> bool {
+        self.up && self.probe.lock().ready
+    }
+}
+
+impl Cluster {
+    /// Makes every machine of `params` and starts its software in `sim`.
+    pub fn start(params: &Arc<Params>, recorder: &Arc<Recorder>, sim: &mut turmoil::Sim<'_>) -> Self {
+        let (stage, staged) = watch::channel(Stage::Faults);
+        let done = Arc::new(Mutex::new(Done::default()));
+        let (mut nodes, dice) = (Vec::new(), params.dice(1));
+        for (number, (name, member, worker)) in params.nodes().into_iter().enumerate() {
+            let machine = Machine::new(&name, number, params.seed_of(100 + number as u64));
+            let wrong_ms = i64::try_from(dice.below(4_000)).unwrap_or(0) - 2_000;
+            machine.clock.set(Duration::from_millis(dice.below(1_000_000_000)), wrong_ms);
+            machine.clock.set_rate_ppm(params.rate(&dice));
+            let probe = Arc::new(Mutex::new(Probe::default()));
+            let (on, params, seen) = (machine.clone(), params.clone(), probe.clone());
+            sim.host(name.as_str(), move || {
+                let body = node(on.clone(), params.clone(), (member, worker), seen.clone());
+                let gated = Gated::new(on.clone(), "node", Box::pin(body));
+                async move {
+                    gated.await;
+                    std::future::pending::<()>().await;
+                    Ok(())
+                }
+            });
+            let ip = sim.lookup(name.as_str());
+            nodes.push(NodeHost { machine, ip, member, up: true, probe });
+        }
+        let callers = Machine::new("callers", nodes.len(), params.seed_of(99));
+        let (on, params, recorder, seen) = (callers.clone(), params.clone(), recorder.clone(), done.clone());
+        sim.host("callers", move || {
+            let body = calls(on.clone(), params.clone(), recorder.clone(), staged.clone(), seen.clone());
+            async move {
+                body.await;
+                std::future::pending::<()>().await;
+                Ok(())
+            }
+        });
+        let callers_ip = sim.lookup("callers");
+        Self { nodes, callers, callers_ip, stage, done }
+    }
+
+    /// Tells the callers where the run stands.
+    pub fn enter(&self, stage: Stage) {
+        self.stage.send_replace(stage);
+    }
+
+    /// Ends a node's process at once; its disk keeps what `cut` leaves.
+    pub fn crash(&mut self, sim: &mut turmoil::Sim<'_>, node: usize, cut: Cut) {
+        let host = &mut self.nodes[node];
+        if std::mem::replace(&mut host.up, false) {
+            host.machine.note(b"crash");
+            *host.probe.lock() = Probe::default();
+            // First the disk: nothing that ends writes to it any more.
+            host.machine.disk.power_cut(cut);
+            sim.crash(host.machine.name.as_str());
+            host.machine.process_gone();
+        }
+    }
+
+    /// Starts a node's process again.
+    pub fn restart(&mut self, sim: &mut turmoil::Sim<'_>, node: usize) {
+        let host = &mut self.nodes[node];
+        if !std::mem::replace(&mut host.up, true) {
+            host.machine.note(b"restart");
+            sim.bounce(host.machine.name.as_str());
+        }
+    }
+}
+
+/// One node's process.
+async fn node(machine: Arc<Machine>, params: Arc<Params>, roles: (bool, bool), probe: Arc<Mutex<Probe>>) {
+    let config = params.config(&machine.name, roles.0, roles.1);
+    let host = Host::new(STARTS.fetch_add(1, Ordering::Relaxed));
+    let builder = install(Node::builder().config(config), &host);
+    let node = match builder.launch_in(machine.world()).await {
+        Ok(node) => node,
+        Err(e) => return (machine.world().fatal)(format!("does not start: {e}")),
+    };
+    host.started(&node);
+    *probe.lock() = Probe {
+        directory: Arc::downgrade(node.directory()),
+        member: node.member().map(Arc::downgrade).unwrap_or_default(),
+        ready: false,
+    };
+    if machine.name == "m1"
+        && let Err(e) = node.form_cluster().await
+    {
+        return (machine.world().fatal)(format!("makes no cluster: {e}"));
+    }
+    node.ready().await;
+    machine.note(b"ready");
+    probe.lock().ready = true;
+    std::future::pending::<()>().await;
+}
+
+/// Everything that callers do in a run.
+async fn calls(
+    machine: Arc<Machine>,
+    params: Arc<Params>,
+    recorder: Arc<Recorder>,
+    mut stage: watch::Receiver<Stage>,
+    done: Arc<Mutex<Done>>,
+) {
+    let dial = Dial::new(machine.world().net);
+    let ways: Arc<[Client]> = params
+        .apis()
+        .into_iter()
+        .map(|addr| {
+            let channel = dial.lazy(&addr).expect("names of machines are addresses");
+            Client::over([(addr, channel)], &Options::default()).expect("there is a channel")
+        })
+        .collect();
+    let settings = Arc::new(params.load());
+    let (stop, stopped) = watch::channel(false);
+    for role in settings.roles() {
+        let Role { client, .. } = role;
+        let (ways, settings, recorder) = (ways.clone(), settings.clone(), recorder.clone());
+        let (stopped, done, begin) = (stopped.clone(), done.clone(), params.ramp(client));
+        tokio::spawn(async move {
+            tokio::time::sleep(begin).await;
+            millet_workload::client(role, ways, settings, recorder, stopped).await;
+            done.lock().stopped += 1;
+        });
+    }
+    let bound = params.bound();
+    let mut reached = async |wanted: Stage| drop(stage.wait_for(|s| *s >= wanted).await);
+    reached(Stage::Converge).await;
+    let left = converge(ways.clone(), None, recorder.clone(), bound).await;
+    done.lock().converged = Some(left);
+    reached(Stage::Stop).await;
+    stop.send_replace(true);
+    reached(Stage::ReadBack).await;
+    let left = read_back(ways, None, recorder, bound).await;
+    done.lock().read = Some(left);
+}
