@@ -49,10 +49,19 @@ struct Chosen {
 }
 
 impl Chosen {
-    fn of(machine: &Machine, ty: u64, last: &mut Arc<Ring>) -> Self {
-        let fits =
-            |s: &&Session| s.may_be_chosen() && machine.is_eligible(s, ty) && !machine.must_wait(s.node.id);
-        let sessions: BTreeMap<_, _> = machine.sessions().filter(fits).map(|s| (s.node.id, s.id)).collect();
+    /// A node that must wait is passed over while others are there: where all of them crashed again and
+    /// again, waiting would only leave shards without an owner. What it holds by then, it keeps.
+    fn of(machine: &Machine, ty: u64, entry: &TypeEntry, last: &mut Arc<Ring>) -> Self {
+        let fits = |s: &&Session| s.may_be_chosen() && machine.is_eligible(s, ty);
+        let all: BTreeMap<_, _> = machine.sessions().filter(fits).map(|s| (s.node.id, s.id)).collect();
+        let holds = |session| {
+            entry.shards().iter().any(|row| row.holder().is_some_and(|(holder, _)| holder == session))
+        };
+        let mut sessions = all.clone();
+        sessions.retain(|node, session| !machine.must_wait(*node) || holds(*session));
+        if sessions.is_empty() {
+            sessions = all;
+        }
         let nodes: Vec<_> = sessions.keys().copied().collect();
         if last.nodes() != nodes {
             *last = Arc::new(Ring::new(&nodes));
@@ -184,7 +193,7 @@ impl<'a> TypePlan<'a> {
         now: BootTime,
         planner: &'a mut Planner,
     ) -> Self {
-        let chosen = Chosen::of(machine, ty, &mut planner.ring);
+        let chosen = Chosen::of(machine, ty, entry, &mut planner.ring);
         let table = entry.shards().iter().map(|state| headed_for(machine, &chosen, *state)).collect();
         let revokes = planner.revoking.range((ty, ShardId(0))..=(ty, ShardId(u32::MAX))).count();
         Self { machine, ty, entry, now, planner, chosen, table, decided: BTreeSet::new(), revokes }

@@ -230,6 +230,30 @@ fn r27_a_crash_looping_node_waits_before_it_is_assigned_again() {
     assert!(chosen(&rig));
 }
 
+/// Where every node has crashed again and again, shards are not left without an owner: the only nodes
+/// there are take them, and keep them when the wait of one of them ends.
+#[test]
+fn r27_shards_have_owners_also_when_every_node_would_have_to_wait() {
+    let mut rig = Rig::new();
+    let mut planner = Planner::new();
+    for _ in 0..3 {
+        rig.join(1);
+        rig.join(2);
+        rig.outlive(&[]);
+    }
+    let both = [rig.join(1), rig.join(2)];
+    assert!(rig.machine.must_wait(NodeId(1)) && rig.machine.must_wait(NodeId(2)));
+    settle(&mut rig, &mut planner, at(0));
+    let first = owners(&rig);
+    assert!(first.iter().all(|o| o.is_some_and(|s| both.contains(&s))), "{first:?}");
+    for s in 0..20 {
+        let now = rig.machine.time_ms();
+        rig.tick(now + 2_000, &both);
+        settle(&mut rig, &mut planner, at(s));
+    }
+    assert_eq!(owners(&rig), first, "nothing moves when a wait ends");
+}
+
 /// Never more hand-overs of a type under way than the limit, also for a big table.
 #[test]
 fn revokes_under_way_are_bounded() {
