@@ -106,11 +106,11 @@ impl Client {
     ) -> Result<Self, BadAddress> {
         let all: Vec<Endpoint> =
             addresses.into_iter().map(|a| endpoint(a.as_ref(), options)).collect::<Result<_, _>>()?;
-        Self::of(all, options.in_flight)
+        Self::of(all, options)
     }
 
     /// A client over channels that the caller has made, each with the address it leads to: for networks
-    /// that tonic does not know, a simulated one among them. Of the options, only `in_flight` counts.
+    /// that are not the system's, a simulated one among them. Of the options, only `in_flight` counts.
     ///
     /// # Errors
     /// There is no channel.
@@ -119,16 +119,16 @@ impl Client {
         options: &Options,
     ) -> Result<Self, BadAddress> {
         let all = channels.into_iter().map(|(address, channel)| Endpoint::new(address, channel)).collect();
-        Self::of(all, options.in_flight)
+        Self::of(all, options)
     }
 
-    fn of(all: Vec<Endpoint>, in_flight: usize) -> Result<Self, BadAddress> {
+    fn of(all: Vec<Endpoint>, options: &Options) -> Result<Self, BadAddress> {
         if all.is_empty() {
             return Err(BadAddress::None);
         }
         Ok(Self(Arc::new(Inner {
             endpoints: Endpoints::new(all),
-            places: Semaphore::new(in_flight.clamp(1, Semaphore::MAX_PERMITS)),
+            places: Semaphore::new(options.in_flight.clamp(1, Semaphore::MAX_PERMITS)),
             paths: Mutex::default(),
             requests: Requests::new(),
         })))

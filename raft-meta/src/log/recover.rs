@@ -3,11 +3,12 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     path::{Path, PathBuf},
 };
 
 use bytes::Bytes;
-use millet_core::world::Disk;
+use millet_core::world::{Disk, DiskFile};
 
 use super::{
     GroupId, LogError,
@@ -60,8 +61,8 @@ pub(super) fn recover(disk: &dyn Disk, dir: &Path, cache_limit: usize) -> Result
             continue;
         }
         let file = disk.open(&path).map_err(LogError::io(&path))?;
-        if newest == Some(sequence) && bytes.len() as u64 > read.end {
-            file.set_len(read.end).and_then(|()| file.sync_data()).map_err(LogError::io(&path))?;
+        if newest == Some(sequence) {
+            make_durable(&*file, &bytes, &read).map_err(LogError::io(&path))?;
         }
         segments.push(Segment::new(&read.header, path, file));
         (next_sequence, next_batch) = (sequence + 1, replay.batch.unwrap_or(1));
@@ -71,9 +72,26 @@ pub(super) fn recover(disk: &dyn Disk, dir: &Path, cache_limit: usize) -> Result
     Ok(Recovered { index, segments, next_sequence, next_batch, torn })
 }
 
+/// The last batch was read from memory, maybe: the process may have ended before its sync, or because of a
+/// sync that failed, after which a further one finds nothing to do. Written once more, it is on disk before
+/// anybody builds on it. The same bytes in the same place: a tear does no harm. Earlier batches were synced
+/// before it was written. What follows is cut off.
+fn make_durable(file: &dyn DiskFile, bytes: &[u8], read: &Read) -> io::Result<()> {
+    let end = usize::try_from(read.end).unwrap_or(bytes.len()).min(bytes.len());
+    if read.last < end {
+        file.write_at(read.last as u64, &bytes[read.last..end])?;
+    }
+    if bytes.len() > end {
+        file.set_len(read.end)?;
+    }
+    file.sync_data()
+}
+
 /// One segment, read.
 struct Read {
     header: Header,
+    /// Where its last good batch starts.
+    last: usize,
     /// Where its good part ends.
     end: u64,
     /// Whether it holds more than votes, positions and marks.
@@ -120,7 +138,7 @@ impl Replay {
                 ),
             ));
         }
-        let (mut at, mut has_content) = (SEGMENT_HEADER, false);
+        let (mut at, mut last, mut has_content) = (SEGMENT_HEADER, SEGMENT_HEADER, false);
         let bad = loop {
             match read_batch(bytes, at, header.incarnation, batch) {
                 Ok((records, end)) => {
@@ -128,14 +146,14 @@ impl Replay {
                         self.apply(sequence, *offset as u64, r);
                         has_content |= matches!(r.kind, Kind::Entry | Kind::Moved | Kind::Truncate);
                     }
-                    (at, batch) = (end, batch + 1);
+                    (last, at, batch) = (at, end, batch + 1);
                 }
                 Err(bad) => break bad,
             }
         };
         self.batch = Some(batch);
         let rest = &bytes[at.min(bytes.len())..];
-        let read = Read { header, end: at as u64, has_content };
+        let read = Read { header, last, end: at as u64, has_content };
         let Some(used) = rest.iter().rposition(|b| *b != 0) else { return Ok(read) };
         if !newest {
             return Err(damaged(bad, format!("batch {batch} is unreadable, and later segments follow")));

@@ -369,6 +369,25 @@ fn a_log_of_a_later_format_is_refused() {
     assert!(matches!(opened, Err(LogError::Version { found: 2, known: 1, .. })));
 }
 
+/// The member stops after a failed sync, and is started again on the same machine: it reads the batch that
+/// never reached the disk back from memory. What it builds on that must survive the next power cut.
+#[test]
+fn r20_a_batch_whose_sync_failed_is_durable_once_a_restart_has_read_it() {
+    let disk = SimDisk::new();
+    let wal = open(&disk);
+    append(&wal, META, 1..=3).unwrap();
+    disk.fail_sync_after(0);
+    append(&wal, META, 4..=4).unwrap_err();
+    drop(wal);
+    disk.power_cut(Cut::ProcessOnly);
+    let wal = open(&disk);
+    assert_eq!(indexes(&wal, META), [1, 2, 3, 4], "memory still has it");
+    append(&wal, META, 5..=5).unwrap();
+    drop(wal);
+    disk.power_cut(Cut::DropUnsynced);
+    assert_eq!(indexes(&open(&disk), META), [1, 2, 3, 4, 5]);
+}
+
 #[test]
 fn a_failed_sync_stops_the_log_for_ever_and_names_the_file_and_errno() {
     failing(|disk| disk.fail_sync_after(0), "os error 5");

@@ -176,9 +176,9 @@ settings! {
         members: Vec<String> = [];
         /// Entries between two snapshots of a metadata group. More make the log and a restart longer; the
         /// default is about 15 minutes of Ticks, or a few seconds of full load.
-        snapshot_every: u64 = millet_raft_meta::MemberOptions::SNAPSHOT_EVERY;
+        snapshot_every: u64 = 10_000_u64;
         /// Bytes of one segment file of the metadata log. From 4 MiB on one is prepared ahead of need.
-        log_segment_bytes: u64 = millet_raft_meta::MemberOptions::LOG_SEGMENT_BYTES;
+        log_segment_bytes: u64 = 16_777_216_u64;
         /// Milliseconds a graceful leave may take before the node stops anyway; longer than the longest
         /// turn that should end in peace.
         drain_limit_ms: u64 = 25_000_u64;

@@ -128,7 +128,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "millet-benches",
         &["millet", "millet-core", "millet-directory", "millet-runtime", "millet-stub-gen", "millet-testkit"],
     ),
-    ("xtask", &[]),
+    ("xtask", &["millet-oracle"]),
 ];
 
 /// Package → outside crates it must never know, and why.
