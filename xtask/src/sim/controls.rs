@@ -16,8 +16,16 @@ struct Control {
 
 const CONTROLS: &[Control] = &[
     Control { rule: "Fence", within: 60, what: "no fence: stores take lower tokens" },
-    Control { rule: "Lease", within: 30, what: "no lease: a node trusts its session for ever" },
-    Control { rule: "LogSync", within: 30, what: "a log that skips fsync" },
+    Control { rule: "Lease", within: 60, what: "no lease: a node trusts its session for ever" },
+    Control { rule: "R2", within: 60, what: "loading without opening: floors do not rise" },
+    Control { rule: "R3", within: 60, what: "the grant alone as token" },
+    Control { rule: "OwnTurn", within: 60, what: "turns that end with their caller, half-way" },
+    Control { rule: "LogSync", within: 60, what: "a log that skips fsync" },
+    Control { rule: "EpochKept", within: 60, what: "votes and grants that a restart forgets" },
+    Control { rule: "SnowflakeSession", within: 60, what: "worker ids without a session" },
+    Control { rule: "R17", within: 60, what: "a watch that goes back in revision" },
+    Control { rule: "R12", within: 60, what: "the deadline in a global" },
+    Control { rule: "Exit", within: 60, what: "no exit check" },
 ];
 
 /// Runs all of them, or one; whether each was caught.
