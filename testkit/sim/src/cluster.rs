@@ -12,6 +12,7 @@ use std::{
 use millet::{
     Directory, Node,
     client::{Client, Options},
+    world::Dial,
 };
 use millet_raft_meta::Member;
 use millet_testkit::Cut;
@@ -207,13 +208,10 @@ async fn calls(
     mut stage: watch::Receiver<Stage>,
     done: Arc<Mutex<Done>>,
 ) {
-    let net = machine.world().net;
-    let connect = move |to: String| {
-        let net = net.clone();
-        async move { net.connect(&to).await }
-    };
+    let dial = Dial::new(machine.world().net);
     let way = |addr: String| {
-        Client::over([addr], &Options::default(), connect.clone()).expect("names of machines are addresses")
+        let channel = dial.lazy(&addr).expect("names of machines are addresses");
+        Client::over([(addr, channel)], &Options::default()).expect("there is a channel")
     };
     let ways: Arc<[Client]> = params.apis().into_iter().map(way).collect();
     let settings = Arc::new(params.load());
