@@ -157,6 +157,7 @@ impl One {
             dial: dial(),
             engine: setup.engine,
             snapshot_every: setup.snapshot_every,
+            log_segment_bytes: MemberOptions::LOG_SEGMENT_BYTES,
             timing: timing(),
             generation: 1,
         };
