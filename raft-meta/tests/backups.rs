@@ -68,7 +68,7 @@ fn token(generation: u32, index: u64, session: SessionId) -> Token {
 }
 
 fn named(engine: EngineKind) -> Settings {
-    Settings { cluster: Some("realm".into()), snapshot_every: 40, engine, ..Settings::default() }
+    Settings { cluster: Some("realm".into()), snapshot_every: 40, engine }
 }
 
 /// Grains with values of 1 byte to 1 MiB, and one that was cleared.

@@ -48,11 +48,13 @@ impl Writer {
                 n += 1;
                 let key = n % grains;
                 let grain = player(key);
-                if !versions.contains_key(&key) {
-                    let Ok(found) = store.open(&grain, "main", token(session)).await else { continue };
-                    versions.insert(key, found.version);
-                }
-                let version = versions[&key];
+                let version = match versions.get(&key) {
+                    Some(version) => *version,
+                    None => match store.open(&grain, "main", token(session)).await {
+                        Ok(found) => found.version,
+                        Err(_) => continue,
+                    },
+                };
                 let write =
                     Write { grain: &grain, slot: "main", shard: None, token: token(session), version };
                 let mut value = vec![0; bytes];

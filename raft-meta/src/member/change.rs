@@ -3,7 +3,7 @@
 //! nothing to repair: the next leader finds the note and goes on. Every step may be repeated.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -156,12 +156,12 @@ impl Running {
     async fn probe(&self, looks: &mut [(GroupId, Look)]) {
         let mut asked = BTreeMap::new();
         for node in looks.iter_mut().flat_map(|(_, l)| &mut l.nodes).filter(|n| n.answers) {
-            if !asked.contains_key(&node.id) {
+            if let Entry::Vacant(answers) = asked.entry(node.id) {
                 let mut client = BootstrapClient::new(self.forward.channel(&node.addr));
                 let answer = tokio::time::timeout(PROBE, client.inspect(wire::InspectRequest {})).await;
                 let it = |r: &wire::InspectResponse| r.cluster == *self.cluster && r.member == node.id;
                 let here = node.id == self.member;
-                asked.insert(node.id, here || matches!(answer, Ok(Ok(r)) if it(r.get_ref())));
+                answers.insert(here || matches!(answer, Ok(Ok(r)) if it(r.get_ref())));
             }
             node.answers = asked[&node.id];
         }
