@@ -130,6 +130,14 @@ impl Report {
         );
         print!("{}", self.verdict.screen());
         println!("probes answered {} times", self.answered);
+        let stalled = &self.failovers.stalled;
+        if !stalled.is_empty() {
+            let p99 = percentile(stalled, 99).as_millis();
+            println!(
+                "failover while this machine stood still, not judged: {} grains, p99 {p99} ms",
+                stalled.len()
+            );
+        }
         for (with, times) in
             [("leader alive", &self.failovers.led), ("leader dead too", &self.failovers.leaderless)]
         {

@@ -107,7 +107,7 @@ async fn under_fire(
     cluster.bring_up(cluster.all()).await?;
     cluster.all().for_each(|i| cluster.node(i).is_made());
     let (recorder, file) = traffic::record(&report.dir, seed, TTL, kinds)?;
-    let watch = Watch::start(cluster, &recorder);
+    let watch = Arc::new(Watch::start(cluster, &recorder, &report.dir));
     let prober = Arc::new(Prober::start(cluster.apis())?);
     until_all_answer(&prober, Instant::now(), WARM).await.context("before any fault")?;
     let traffic = Traffic::start(cluster, seed, recorder.clone(), file)?;
@@ -117,6 +117,7 @@ async fn under_fire(
         prober: prober.clone(),
         record: record.clone(),
         recorder,
+        watch: watch.clone(),
         ttl: TTL,
     };
     let start = Instant::now();

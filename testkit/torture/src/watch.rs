@@ -3,6 +3,9 @@
 
 use std::{
     collections::BTreeMap,
+    fs::File,
+    io::Write,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -27,7 +30,15 @@ pub struct Seen {
     pub rss_bytes: BTreeMap<String, u64>,
     /// The longest that a timer of this process was late.
     pub lateness: Duration,
+    /// The sum of all times in which this machine ran nothing, or its disk synced nothing, for longer
+    /// than [`STALL`].
+    pub stalled: Duration,
 }
+
+/// Shorter lateness is that of any busy machine.
+const STALL: Duration = Duration::from_millis(100);
+/// Between two syncs of the machine's disk.
+const SYNC: Duration = Duration::from_millis(200);
 
 /// Watches for as long as it lives.
 pub struct Watch {
@@ -37,11 +48,12 @@ pub struct Watch {
 
 impl Watch {
     /// Starts to watch.
-    pub fn start(cluster: &Shared, recorder: &Arc<Recorder>) -> Self {
+    pub fn start(cluster: &Shared, recorder: &Arc<Recorder>, dir: &Path) -> Self {
         let seen = Arc::<Mutex<Seen>>::default();
         let mut tasks = JoinSet::new();
         tasks.spawn(processes(cluster.clone(), seen.clone()));
         tasks.spawn(memory(cluster.clone(), recorder.clone(), seen.clone()));
+        tasks.spawn(disk(dir.join("sync"), seen.clone()));
         Self { seen, _tasks: tasks }
     }
 
@@ -64,7 +76,32 @@ async fn processes(cluster: Shared, seen: Arc<Mutex<Seen>>) {
             seen.lock().unexpected.push(ending);
         }
         let mut seen = seen.lock();
-        seen.lateness = seen.lateness.max(late);
+        seen.late(late);
+    }
+}
+
+impl Seen {
+    fn late(&mut self, by: Duration) {
+        self.lateness = self.lateness.max(by);
+        if by > STALL {
+            self.stalled += by;
+        }
+    }
+}
+
+/// Syncs a byte over and over: the members' disks can be no faster.
+async fn disk(path: PathBuf, seen: Arc<Mutex<Seen>>) {
+    loop {
+        let path = path.clone();
+        let sync = move || {
+            let start = Instant::now();
+            let synced = File::create(path).and_then(|mut f| f.write_all(b"1").and_then(|()| f.sync_data()));
+            synced.map(|()| start.elapsed())
+        };
+        if let Ok(Ok(took)) = tokio::task::spawn_blocking(sync).await {
+            seen.lock().late(took);
+        }
+        tokio::time::sleep(SYNC).await;
     }
 }
 

@@ -27,6 +27,7 @@ pub use kind::{Kind, Series};
 use crate::{
     cluster::{Shared, name},
     probe::Prober,
+    watch::Watch,
 };
 
 /// What a fault did.
@@ -61,6 +62,8 @@ pub struct Failovers {
     pub led: Vec<Duration>,
     /// It was killed at the same moment.
     pub leaderless: Vec<Duration>,
+    /// Measured while this machine stood still for a while: what they say is not judged.
+    pub stalled: Vec<Duration>,
     /// Grains that did not come back within [`processes::MISSED`].
     pub missed: usize,
 }
@@ -83,6 +86,8 @@ pub struct Stage {
     pub record: Arc<Record>,
     /// Writes the history.
     pub recorder: Arc<Recorder>,
+    /// Watches the machine.
+    pub watch: Arc<Watch>,
     /// A session's time to live.
     pub ttl: Duration,
 }

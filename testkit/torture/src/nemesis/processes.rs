@@ -11,6 +11,9 @@ use crate::cluster::{MEMBERS, WORKERS, name};
 
 /// A grain that does not answer for so long after a crash is missed.
 pub const MISSED: Duration = Duration::from_secs(20);
+/// A machine that stands still for longer while a crash is measured makes cluster time stand still too:
+/// sessions end later, by rule.
+const STOOD_STILL: Duration = Duration::from_millis(250);
 /// How long a metadata failover may take here before it counts as none.
 const FAILOVER: Duration = Duration::from_secs(15);
 
@@ -43,6 +46,7 @@ pub async fn kill_worker(stage: &Stage, entropy: &SeededEntropy, leader_too: boo
     let (worker, session) = a_host(stage, entropy).await?;
     let leader = cluster.until_led().await?;
     prober.take();
+    let stalled = stage.watch.seen().stalled;
     let struck = std::time::Instant::now();
     if leader_too {
         cluster.node(leader).kill()?;
@@ -62,10 +66,11 @@ pub async fn kill_worker(stage: &Stage, entropy: &SeededEntropy, leader_too: boo
     let longest = found.iter().max().copied().unwrap_or_default();
     {
         let mut failovers = stage.record.failovers.lock();
-        if leader_too {
-            failovers.leaderless.extend(&found)
-        } else {
-            failovers.led.extend(&found)
+        let stood_still = stage.watch.seen().stalled - stalled > STOOD_STILL;
+        match (stood_still, leader_too) {
+            (true, _) => failovers.stalled.extend(&found),
+            (false, true) => failovers.leaderless.extend(&found),
+            (false, false) => failovers.led.extend(&found),
         }
         failovers.missed += prober.missing();
     }
