@@ -100,14 +100,20 @@ impl Driver {
         let (state, machine, fail, meta) =
             (self.state.clone(), Arc::clone(&self.machine), self.fail.clone(), self.meta.clone());
         let stopping = stop.clone();
+        let lead = async {
+            self.lead_again_and_again().await;
+            // Raft has ended: `look_for_failure` still has to say why.
+            std::future::pending::<()>().await;
+        };
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => {}
-            () = self.lead_again_and_again() => {}
+            () = lead => {}
             () = relay_oldest(&state, &machine) => {}
             () = look_for_failure(&meta, &state, &fail, &stopping) => {}
         }
     }
 
+    /// Until Raft has ended.
     async fn lead_again_and_again(&mut self) {
         let mut leadership = self.meta.leadership();
         loop {

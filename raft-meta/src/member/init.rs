@@ -39,7 +39,10 @@ impl Shared {
                 ELECT.as_secs()
             ))
         };
-        tokio::time::timeout(ELECT, running.ready()).await.map_err(late)?;
+        tokio::select! {
+            ready = tokio::time::timeout(ELECT, running.ready()) => ready.map_err(late)?,
+            why = running.failed() => return Err(self.failed_with(why)),
+        }
         Ok(place)
     }
 

@@ -213,17 +213,19 @@ impl Member {
         self.shared.failed().await
     }
 
-    /// Hands leadership over, stops the groups, releases the data directory.
+    /// Hands leadership over, stops the groups, releases the data directory. It is stopped also where this
+    /// is an error: its disk failed, before or during the last writes, and must be looked at.
     ///
     /// Cancel safety: none; repeat it.
-    pub async fn stop(&self) {
-        self.shared.stop(true).await;
+    pub async fn stop(&self) -> Result<(), MemberError> {
+        self.shared.stop(true).await
     }
 
     /// Stops as a crash would, without a word to the others: for tests and simulators.
     ///
     /// Cancel safety: none; repeat it.
     pub async fn abandon(&self) {
-        self.shared.stop(false).await;
+        // Whoever lets it crash does not ask how its disk is.
+        let _ = self.shared.stop(false).await;
     }
 }

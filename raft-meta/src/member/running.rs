@@ -280,7 +280,8 @@ impl Running {
         ClusterStatus { cluster: self.cluster.to_string(), member: self.member, groups, members }
     }
 
-    pub(super) async fn stop(&self, hand_over: bool) {
+    /// The error is why it failed, before or while it stopped: the log writes its last batch here.
+    pub(super) async fn stop(&self, hand_over: bool) -> Result<(), String> {
         self.in_flight.close();
         self.state_in_flight.close();
         if hand_over {
@@ -296,9 +297,11 @@ impl Running {
             let closed = self.readers.run(move || engine.close()).await.and_then(|closed| closed);
             if let Err(e) = closed {
                 tracing::warn!(error = %e, "the state engine did not close cleanly; it is rebuilt at the next start");
+                drive::fail(&self.fail, format!("the state engine did not close: {e}"));
             }
         }
         self.core.stop().await;
+        self.failed.borrow().clone().map_or(Ok(()), Err)
     }
 }
 
@@ -326,10 +329,10 @@ fn flow(tide: &mut Tide, published: &Published) {
 fn open_log(options: &MemberOptions, fail: &watch::Sender<Option<String>>) -> io::Result<Arc<dyn LogStore>> {
     let fail = fail.clone();
     let on_fatal: crate::log::OnFatal = Arc::new(move |path, e| {
-        fail.send_replace(Some(format!(
-            "{}: {e}; the member stops, its disk must be looked at",
-            path.display()
-        )));
+        drive::fail(
+            &fail,
+            format!("{}: {e}; the member stops, its disk must be looked at", path.display()),
+        );
     });
     let mut wal = WalOptions::new(options.entropy.next_u64());
     wal.on_fatal = Some(on_fatal);

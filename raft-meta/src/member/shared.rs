@@ -122,11 +122,18 @@ impl Shared {
             dir.retire()?;
             *self.identity.lock() = dir.identity().clone();
         }
-        if let Some(running) = self.running.send_replace(None) {
-            running.stop(false).await;
+        if let Some(running) = self.running.send_replace(None)
+            && let Err(why) = running.stop(false).await
+        {
+            tracing::warn!(why, "this member failed while it left");
         }
         tracing::warn!("this member has left its cluster; its data directory can be cleared");
         Ok(())
+    }
+
+    /// The member has failed for good.
+    pub(super) fn failed_with(&self, why: String) -> MemberError {
+        MemberError::Storage { dir: self.options.dir.clone(), source: std::io::Error::other(why) }
     }
 
     pub(super) async fn joined(&self) -> Membership {
@@ -151,13 +158,15 @@ impl Shared {
         }
     }
 
-    pub(super) async fn stop(&self, hand_over: bool) {
+    pub(super) async fn stop(&self, hand_over: bool) -> Result<(), MemberError> {
         let _one = self.changing.lock().await;
         // Still served while it hands over: its successor must reach it.
-        if let Some(running) = self.running() {
-            running.stop(hand_over).await;
-        }
+        let stopped = match self.running() {
+            Some(running) => running.stop(hand_over).await,
+            None => Ok(()),
+        };
         self.running.send_replace(None);
         drop(self.dir.lock().take());
+        stopped.map_err(|why| self.failed_with(why))
     }
 }

@@ -108,7 +108,7 @@ impl Node {
 
     /// Stops in order: leadership is handed over.
     pub async fn stop(mut self) {
-        self.member.stop().await;
+        self.member.stop().await.unwrap();
         self.server.take().unwrap().shutdown_background();
     }
 }

@@ -189,7 +189,7 @@ fn g2_a_member_with_any_flipped_bit_refuses_by_name_or_has_everything() {
         let one = One::start(&setup(&disk), &Started::default()).await.unwrap();
         let sizes = [1, 128, 3000, 16 << 10, 9, 700, 60 << 10, 5, 40, 33, 1, 2, 3, 4, 5, 6, 7, 8];
         one.work(1, &Book::default(), &sizes, &mut |event| book.lock().note(event)).await;
-        one.stop().await;
+        one.stop().await.unwrap();
     });
     disk.power_cut(Cut::ProcessOnly);
     let (book, dice) = (book.into_inner(), SeededEntropy::new(3));

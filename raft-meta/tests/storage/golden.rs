@@ -40,7 +40,7 @@ fn write_member(dir: &Path, engine: EngineKind) -> String {
         let mut lines = vec![who(&one)];
         let sizes = [1, 128, 700, 9, 40, 33, 20_000, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13];
         one.work(1, &Book::default(), &sizes, &mut |event| lines.push(event.line())).await;
-        one.stop().await;
+        one.stop().await.unwrap();
         lines.join("\n") + "\n"
     })
 }
@@ -60,7 +60,7 @@ fn read_member(dir: &Path, engine: EngineKind, told: &str) {
         one.check(2, &mut book).await.unwrap();
         let known = book.clone();
         one.work(2, &known, &[50, 60], &mut |event| book.note(event)).await;
-        one.stop().await;
+        one.stop().await.unwrap();
     });
 }
 

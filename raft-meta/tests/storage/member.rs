@@ -182,9 +182,9 @@ impl One {
         })
     }
 
-    /// Ends in order.
-    pub async fn stop(self) {
-        self.member.stop().await;
+    /// Ends in order; the error is a disk that failed meanwhile.
+    pub async fn stop(self) -> Result<(), MemberError> {
+        self.member.stop().await
     }
 
     /// A session that lives longer than the test.

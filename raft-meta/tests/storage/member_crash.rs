@@ -35,7 +35,8 @@ async fn lives(setup: &Setup, book: &Mutex<Book>, started: &Started) -> Result<(
         let one = One::start(setup, started).await.map_err(|e| e.to_string())?;
         let known = book.lock().clone();
         one.work(life, &known, sizes, &mut |event| book.lock().note(event)).await;
-        one.stop().await;
+        // What fails now has failed in this life: there is no next one on such a disk.
+        one.stop().await.map_err(|e| e.to_string())?;
     }
     Ok(())
 }

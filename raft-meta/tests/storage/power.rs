@@ -15,11 +15,19 @@ use millet_testkit::{skip, skip_unprivileged, until};
 use rustix::ioctl;
 
 use crate::{
-    child::{Lives, Subject},
+    child::{Lives, Subject, rounds},
     disks::FileSystemSync,
 };
 
 const CUTS: usize = 10;
+
+/// Controls always need all of them: a single cut may do no harm.
+fn count(subject: Subject) -> usize {
+    match subject {
+        Subject::Sled(FileSystemSync::SledFileOnly | FileSystemSync::None) => CUTS,
+        Subject::Log | Subject::Member(_) | Subject::Sled(FileSystemSync::Real) => rounds(CUTS),
+    }
+}
 
 /// `_IOR('X', 125, __u32)`.
 const EXT4_IOC_SHUTDOWN: ioctl::Opcode = ioctl::opcode::read::<u32>(b'X', 125);
@@ -118,19 +126,20 @@ fn outcome(test: &str, subject: Subject) -> &'static Harm {
     match harm {
         None => skip_unprivileged(test, "root, and what is said above"),
         Some((harm, answered)) => {
-            println!("{subject:?}: {CUTS} power cuts, {answered} answers, harm by {}: {harm:#?}", harm.len());
+            let cuts = count(subject);
+            println!("{subject:?}: {cuts} power cuts, {answered} answers, harm by {}: {harm:#?}", harm.len());
         }
     }
     harm
 }
 
-/// Cuts the power ten times while a child writes; what each cut did is in the list. After harm it begins
+/// Cuts the power again and again while a child writes; what each cut did is in the list. After harm it begins
 /// anew in a fresh folder.
 fn cuts(test: &str, subject: Subject) -> Harm {
     let image = Image::make(test)?;
     let folder = |n: usize| -> PathBuf { Path::new(&image.mount).join(format!("data-{n}")) };
     let (mut lives, mut harm, mut answered) = (Lives::new(subject, &folder(0)), Vec::new(), 0);
-    for cut in 0..CUTS {
+    for cut in 0..count(subject) {
         let mut running = match lives.live(&format!("boot {cut}"), 2 + cut * 7 % 23) {
             Ok(running) => running,
             Err(why) => {
@@ -147,7 +156,7 @@ fn cuts(test: &str, subject: Subject) -> Harm {
     }
     match lives.live("boot last", 0) {
         Ok(mut running) => running.kill(),
-        Err(why) => harm.push(format!("cut {CUTS}: {why}")),
+        Err(why) => harm.push(format!("after the last cut: {why}")),
     }
     answered += lives.book.answered;
     image.unmount();
@@ -157,7 +166,7 @@ fn cuts(test: &str, subject: Subject) -> Harm {
 fn survives(test: &str, subject: Subject) {
     let Some((harm, answered)) = outcome(test, subject) else { return };
     assert!(harm.is_empty(), "{subject:?}: {harm:#?}");
-    assert!(*answered > 50, "{subject:?}: {answered} answers");
+    assert!(*answered > 5 * count(subject) as u64, "{subject:?}: {answered} answers");
 }
 
 #[test]

@@ -213,7 +213,9 @@ impl Plane {
     /// Leaves in good order: leadership is handed on first.
     pub(super) async fn leave(&self) {
         if let Some(member) = self.member() {
-            member.stop().await;
+            if let Err(e) = member.stop().await {
+                tracing::error!(error = %e, "the metadata member failed before it had stopped");
+            }
         }
     }
 
