@@ -329,10 +329,7 @@ fn flow(tide: &mut Tide, published: &Published) {
 fn open_log(options: &MemberOptions, fail: &watch::Sender<Option<String>>) -> io::Result<Arc<dyn LogStore>> {
     let fail = fail.clone();
     let on_fatal: crate::log::OnFatal = Arc::new(move |path, e| {
-        drive::fail(
-            &fail,
-            format!("{}: {e}; the member stops, its disk must be looked at", path.display()),
-        );
+        drive::fail(&fail, format!("{}: {e}; the member stops, its disk must be looked at", path.display()));
     });
     let mut wal = WalOptions::new(options.entropy.next_u64());
     wal.on_fatal = Some(on_fatal);
