@@ -300,7 +300,7 @@ impl Nemesis {
             return None;
         }
         let begun =
-            self.crash(cluster, sim, |host| !host.leads() && !(host.member && host.session().is_none()))?;
+            self.crash(cluster, sim, |host| !host.leads() && (!host.member || host.session().is_some()))?;
         self.calm_until = now + wants;
         Some(Begun { time: wants, ..begun })
     }
