@@ -212,10 +212,10 @@ impl Plane {
 
     /// Leaves in good order: leadership is handed on first.
     pub(super) async fn leave(&self) {
-        if let Some(member) = self.member() {
-            if let Err(e) = member.stop().await {
-                tracing::error!(error = %e, "the metadata member failed before it had stopped");
-            }
+        if let Some(member) = self.member()
+            && let Err(e) = member.stop().await
+        {
+            tracing::error!(error = %e, "the metadata member failed before it had stopped");
         }
     }
 
