@@ -87,6 +87,6 @@ fn build(root: &Path) -> Result<PathBuf> {
     }
     let lines = String::from_utf8_lossy(&built.stdout);
     let made = lines.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let binary = made.filter_map(|m| m["executable"].as_str().map(PathBuf::from)).last();
+    let binary = made.filter_map(|m| m["executable"].as_str().map(PathBuf::from)).next_back();
     binary.context("cargo names no executable of millet-sim")
 }

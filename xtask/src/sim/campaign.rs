@@ -151,7 +151,7 @@ impl Campaign {
                     let Some(seed) = seeds.next() else { break };
                     let tell = tell.clone();
                     running += 1;
-                    scope.spawn(move || tell.send(self.one(seed)));
+                    scope.spawn(move || drop(tell.send(self.one(seed))));
                 }
                 if running == 0 {
                     return Ok(());
