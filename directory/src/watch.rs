@@ -6,6 +6,11 @@ use std::{sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt};
 
+use millet_core::{
+    Revision,
+    control::{Rule, off},
+};
+
 use crate::{directory::Directory, meta::MetaError};
 
 /// A stream that says nothing for this long is taken for half-open: the store's Ticks alone make it
@@ -43,7 +48,8 @@ impl Directory {
         // begin anew for: whoever asks again and again must not keep it from coming.
         let _asked = self.resync.notified().now_or_never();
         let mut heard = false;
-        let connect = self.deps.meta.watch(self.revision());
+        let from = if off(Rule::R17) { Revision(0) } else { self.revision() };
+        let connect = self.deps.meta.watch(from);
         let mut events = tokio::time::timeout(SILENCE, connect).await.map_err(|_| late())??;
         loop {
             let next = tokio::select! {

@@ -16,10 +16,12 @@ use anyhow::{Context, Result, bail};
 use campaign::Campaign;
 
 /// How `xtask sim` is called.
-pub const USAGE: &str = "       cargo xtask sim --seeds A..B [--only FAULT] [--resume FILE] [--jobs N]
+pub const USAGE: &str =
+    "       cargo xtask sim --seeds A..B [--only FAULT] [--aim AIM] [--resume FILE] [--jobs N]
        cargo xtask sim --controls [--only RULE] [--jobs N]
        cargo xtask sim --twice A..B [--jobs N]
   --seeds    these seeds, the last one not
+  --aim      aimed at one rule, as its control is
   --resume   adds to the sums in FILE, which is made where it is missing
   --controls switches one rule off at a time; each must be caught
   --twice    runs every seed twice; both must be the same run";
@@ -33,6 +35,7 @@ struct Options {
     twice: bool,
     controls: bool,
     only: Option<String>,
+    aim: Option<String>,
     resume: Option<PathBuf>,
     jobs: usize,
 }
@@ -45,13 +48,14 @@ pub fn run(root: &Path, words: &[&str]) -> Result<bool> {
         return controls::run(&binary, options.only.as_deref(), options.jobs);
     }
     let Some(seeds) = options.seeds else { bail!("name the seeds: --seeds A..B") };
-    let campaign = Campaign { binary, only: options.only, off: None, jobs: options.jobs };
+    let campaign = Campaign { binary, only: options.only, aim: options.aim, off: None, jobs: options.jobs };
     if options.twice { campaign.twice(seeds) } else { campaign.run(seeds, options.resume.as_deref()) }
 }
 
 fn parse(words: &[&str]) -> Result<Options> {
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut options = Options { seeds: None, twice: false, controls: false, only: None, resume: None, jobs };
+    let (only, aim, resume) = (None, None, None);
+    let mut options = Options { seeds: None, twice: false, controls: false, only, aim, resume, jobs };
     let mut words = words.iter();
     while let Some(word) = words.next() {
         let mut value = || words.next().copied().with_context(|| format!("{word} needs a value"));
@@ -60,6 +64,7 @@ fn parse(words: &[&str]) -> Result<Options> {
             "--twice" => (options.seeds, options.twice) = (Some(range(value()?)?), true),
             "--controls" => options.controls = true,
             "--only" => options.only = Some(value()?.to_owned()),
+            "--aim" => options.aim = Some(value()?.to_owned()),
             "--resume" => options.resume = Some(value()?.into()),
             "--jobs" => options.jobs = value()?.parse().context("--jobs needs a number")?,
             other => bail!("unknown argument {other}\n{USAGE}"),

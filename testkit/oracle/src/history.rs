@@ -127,6 +127,10 @@ pub struct Limits {
     /// Whether clock rates stayed within the 10 % of G1(b) and clocks counted every pause. If not,
     /// overlapping execution is counted and printed, not failed; stores must hold all the same.
     pub clocks_within_bound: bool,
+    /// Answers that come so long after their session's `Lease` line ended left too late (G1(b)). Only
+    /// where nothing holds messages up.
+    #[serde(default)]
+    pub late_us: Option<Micros>,
 }
 
 impl Default for Limits {
@@ -138,6 +142,7 @@ impl Default for Limits {
             requires: Vec::new(),
             failover_kinds: Vec::new(),
             clocks_within_bound: true,
+            late_us: None,
         }
     }
 }

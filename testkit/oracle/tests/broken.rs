@@ -63,6 +63,36 @@ fn exactly_once_a_doubled_op_is_refused() {
     assert_eq!(verdict.invariants[&Invariant::ExactlyOnce].violations, 1, "{}", verdict.screen());
 }
 
+/// G1(a), seen by readers alone: nothing of a lower token comes in once an activation has opened the grain.
+#[test]
+fn i1_a_write_that_comes_in_after_a_higher_token_has_read_is_refused() {
+    let entries = vec![entry(1, 1, 5), entry(2, 2, 5), entry(3, 3, 9)];
+    let with_late = [entries.clone(), vec![entry(4, 4, 9)]].concat();
+    let run = |first: Vec<_>| {
+        let mut h = counter();
+        h.invoke(36, 4, Workload::Counter, "C/1", Call::Append).unknown(38, 4);
+        h.ledger(40, 8, 12, first).ledger(50, 10, 12, with_late.clone());
+        h
+    };
+    accepted(&run(with_late.clone()), Invariant::SingleActivation);
+    refused(&run(entries), Invariant::SingleActivation, "op 4 was stored under");
+}
+
+/// G1(b): what a session's node says after it knew that the session was over.
+#[test]
+fn i1_an_answer_of_an_ended_session_is_refused_where_answers_are_timed() {
+    let run = |until: u64, late: Option<u64>| {
+        let mut h = counter();
+        h.header.limits.late_us = late;
+        h.ledger(50, 9, 9, vec![entry(1, 1, 5), entry(2, 2, 5), entry(3, 3, 9)]);
+        h.saw(60, Observed::Lease { of: "w1".into(), session: 9, from: 0, until: until * 1000 });
+        h
+    };
+    accepted(&run(50, Some(10_000)), Invariant::SingleActivation);
+    accepted(&run(40, None), Invariant::SingleActivation);
+    refused(&run(40, Some(10_000)), Invariant::SingleActivation, "op 9 was answered under session 9");
+}
+
 #[test]
 fn i1_a_write_under_a_stale_epoch_is_refused() {
     let mut good = counter();

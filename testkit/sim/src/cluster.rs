@@ -1,6 +1,7 @@
 //! The machines of a run and what runs on them: nodes, and the callers outside.
 
 use std::{
+    collections::BTreeSet,
     net::IpAddr,
     sync::{
         Arc, Weak,
@@ -14,6 +15,9 @@ use millet::{
     client::{Client, Options},
     world::Dial,
 };
+use millet_core::SessionId;
+use millet_directory::View;
+use millet_oracle::history::Observed;
 use millet_raft_meta::Member;
 use millet_testkit::Cut;
 use millet_workload::{Host, Recorder, Role, converge, install, read_back};
@@ -51,13 +55,25 @@ struct Probe {
     ready: bool,
 }
 
+/// What was seen of a node at the last look.
+#[derive(Default)]
+struct Seen {
+    /// Its session, and since when.
+    session: Option<(u64, u64)>,
+    view: Option<Arc<View>>,
+    /// Sessions that its process knew as ended.
+    gone: BTreeSet<SessionId>,
+}
+
 /// A node's machine.
 pub struct NodeHost {
     pub machine: Arc<Machine>,
     pub ip: IpAddr,
     pub member: bool,
+    pub worker: bool,
     pub up: bool,
     probe: Arc<Mutex<Probe>>,
+    seen: Seen,
 }
 
 /// See the module.
@@ -87,6 +103,29 @@ impl NodeHost {
     pub fn session(&self) -> Option<u64> {
         let directory = self.probe.lock().directory.upgrade()?;
         directory.session().map(|s| s.id().0)
+    }
+
+    fn over(&mut self, recorder: &Recorder) {
+        if let Some((session, from)) = self.seen.session.take() {
+            let (of, until) = (self.machine.name.clone(), recorder.now());
+            recorder.observe(Observed::Lease { of, session, from, until });
+        }
+    }
+
+    /// What a view has once known as ended lives in it no more (R17).
+    fn look_back(&mut self, broken: &mut Vec<String>) {
+        let Some(directory) = self.probe.lock().directory.upgrade() else { return };
+        let view = directory.view();
+        let before = self.seen.view.replace(view.clone());
+        let Some(before) = before.filter(|before| !Arc::ptr_eq(before, &view)) else { return };
+        let has = |view: &View, id| view.sessions().any(|s| s.id == id);
+        let gone = before.sessions().map(|s| s.id).filter(|id| !has(&view, *id));
+        self.seen.gone.extend(gone);
+        let back = view.sessions().find(|s| self.seen.gone.remove(&s.id));
+        if let Some(back) = back {
+            let at = self.machine.name.as_str();
+            broken.push(format!("R17: {at} knew {:?} as ended, and now takes it to be alive", back.id));
+        }
     }
 
     /// Whether it may run turns now.
@@ -119,9 +158,9 @@ impl Cluster {
             machine.clock.set(Duration::from_millis(dice.below(1_000_000_000)), wrong_ms);
             machine.clock.set_rate_ppm(params.rate(&dice));
             let probe = Arc::new(Mutex::new(Probe::default()));
-            let (on, params, seen) = (machine.clone(), params.clone(), probe.clone());
+            let (on, params, seen, stage) = (machine.clone(), params.clone(), probe.clone(), staged.clone());
             sim.host(name.as_str(), move || {
-                let body = node(on.clone(), params.clone(), (member, worker), seen.clone());
+                let body = node(on.clone(), params.clone(), (member, worker), seen.clone(), stage.clone());
                 let gated = Gated::new(on.clone(), "node", Box::pin(body));
                 async move {
                     gated.await;
@@ -130,7 +169,7 @@ impl Cluster {
                 }
             });
             let ip = sim.lookup(name.as_str());
-            nodes.push(NodeHost { machine, ip, member, up: true, probe });
+            nodes.push(NodeHost { machine, ip, member, worker, up: true, probe, seen: Seen::default() });
         }
         let callers = Machine::new("callers", nodes.len(), params.seed_of(99));
         let (on, params, recorder, seen) = (callers.clone(), params.clone(), recorder.clone(), done.clone());
@@ -157,11 +196,39 @@ impl Cluster {
         if std::mem::replace(&mut host.up, false) {
             host.machine.note(b"crash");
             *host.probe.lock() = Probe::default();
+            (host.seen.view, host.seen.gone) = (None, BTreeSet::new());
             // First the disk: nothing that ends writes to it any more.
             host.machine.disk.power_cut(cut);
             sim.crash(host.machine.name.as_str());
             host.machine.process_gone();
+            host.machine.set_down(true);
         }
+    }
+
+    /// All others hear at once that a process has gone, as they do where its machine lives on.
+    pub fn reset_all(&self, node: usize) {
+        let ip = self.nodes[node].ip;
+        let others = self.nodes.iter().enumerate().filter(|(n, _)| *n != node);
+        others.for_each(|(_, host)| _ = host.machine.conns.reset(ip));
+        self.callers.conns.reset(ip);
+    }
+
+    /// Looks at what every node thinks of sessions: writes down when one was over for its node, and when
+    /// somebody's view goes back.
+    pub fn observe(&mut self, recorder: &Recorder, broken: &mut Vec<String>) {
+        for host in &mut self.nodes {
+            let session = host.session();
+            if host.seen.session.map(|(id, _)| id) != session {
+                host.over(recorder);
+                host.seen.session = session.map(|id| (id, recorder.now()));
+            }
+            host.look_back(broken);
+        }
+    }
+
+    /// As if all sessions ended now.
+    pub fn close(&mut self, recorder: &Recorder) {
+        self.nodes.iter_mut().for_each(|host| host.over(recorder));
     }
 
     /// Starts a node's process again.
@@ -169,15 +236,24 @@ impl Cluster {
         let host = &mut self.nodes[node];
         if !std::mem::replace(&mut host.up, true) {
             host.machine.note(b"restart");
+            host.machine.set_down(false);
             sim.bounce(host.machine.name.as_str());
         }
     }
 }
 
 /// One node's process.
-async fn node(machine: Arc<Machine>, params: Arc<Params>, roles: (bool, bool), probe: Arc<Mutex<Probe>>) {
+async fn node(
+    machine: Arc<Machine>,
+    params: Arc<Params>,
+    roles: (bool, bool),
+    probe: Arc<Mutex<Probe>>,
+    stage: watch::Receiver<Stage>,
+) {
     let config = params.config(&machine.name, roles.0, roles.1);
-    let host = Host::new(STARTS.fetch_add(1, Ordering::Relaxed));
+    let linger = Duration::from_millis(params.linger_ms);
+    let lingers = move || if *stage.borrow() == Stage::Faults { linger } else { Duration::ZERO };
+    let host = Host::lingering(STARTS.fetch_add(1, Ordering::Relaxed), lingers);
     let builder = install(Node::builder().config(config), &host);
     let node = match builder.launch_in(machine.world()).await {
         Ok(node) => node,

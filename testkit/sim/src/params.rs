@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use millet::config::Config;
-use millet_core::world::Entropy as _;
+use millet_core::{control::Point, world::Entropy as _};
 use millet_oracle::history::Workload;
 use millet_testkit::SeededEntropy;
 use millet_workload::Settings;
 
-use crate::nemesis::Kind;
+use crate::{aim::Aim, nemesis::Kind};
 
 /// Everything about a run that is not an event.
 #[derive(Clone, Debug)]
@@ -44,6 +44,24 @@ pub struct Params {
     pub gap_ms: u64,
     /// How long faults go on.
     pub faults: Duration,
+    /// Faults under way at a time.
+    pub at_once: usize,
+    /// Where machines stop.
+    pub points: Vec<Point>,
+    /// The shortest and longest time that they stop.
+    pub stall_ms: (u64, u64),
+    /// Clients of each workload.
+    pub clients: Vec<(Workload, u32)>,
+    /// Whether callers stay attached to nodes.
+    pub split: bool,
+    /// Issuers of ids.
+    pub issuers: u64,
+    /// How long a register's reading and a counter's append take.
+    pub linger_ms: u64,
+    /// How long an answer is under way at most, where that can be said.
+    pub late_ms: Option<u64>,
+    /// What it is aimed at.
+    pub aim: Option<Aim>,
 }
 
 /// The port for other nodes, on every machine.
@@ -54,8 +72,16 @@ const API: u16 = 7401;
 pub const CALM: Duration = Duration::from_secs(5);
 
 impl Params {
-    /// What `seed` decides. With `only`, faults of no other kind.
-    pub fn of(seed: u64, only: Option<Kind>) -> Self {
+    /// What `seed` decides. With `only`, faults of no other kind; with `aim`, what that decides.
+    pub fn of(seed: u64, only: Option<Kind>, aim: Option<Aim>) -> Self {
+        let mut params = Self::drawn(seed, only);
+        if let Some(aim) = aim {
+            aim.apply(&mut params);
+        }
+        params
+    }
+
+    fn drawn(seed: u64, only: Option<Kind>) -> Self {
         let dice = SeededEntropy::new(seed ^ 0x6d69_6c6c_6574);
         let metas = match dice.below(20) {
             0..=3 => 1,
@@ -67,14 +93,17 @@ impl Params {
         let quiet = only.is_none() && dice.below(5) == 0;
         // Swarm testing: a run has some kinds only, so that none hides what another would show.
         let kinds = Kind::ALL.into_iter().filter(|_| dice.below(2) == 0).collect();
+        // From the shortest that the start-up check lets through with such elections.
+        let ttl_ms = if quick { 2_000 } else { 3_500 } + 250 * dice.below(9);
         Self {
             seed,
             metas,
             workers: 1 + usize::try_from(dice.below(4)).unwrap_or(0),
             together,
             quick,
-            // From the shortest that the start-up check lets through with such elections.
-            ttl_ms: if quick { 2_000 } else { 3_500 } + 250 * dice.below(9),
+            ttl_ms,
+            // Longer than the lease, mostly.
+            stall_ms: (ttl_ms * 3 / 4, ttl_ms * 2),
             latency_ms: (shortest, shortest + 1 + dice.below(if quick { 6 } else { 12 })),
             snapshot_every: 200 + 100 * dice.below(10),
             keys: 2 + dice.below(3),
@@ -88,6 +117,21 @@ impl Params {
             },
             gap_ms: 500 + dice.below(3_000),
             faults: Duration::from_secs(40 + dice.below(40)),
+            at_once: 2,
+            points: Point::ALL.to_vec(),
+            clients: vec![
+                (Workload::Counter, 3),
+                (Workload::Account, 1),
+                (Workload::Register, 3),
+                (Workload::Singleton, 1),
+                (Workload::Idle, 1),
+                (Workload::Snowflake, 1),
+            ],
+            split: false,
+            issuers: 4,
+            linger_ms: 0,
+            late_ms: None,
+            aim: None,
         }
     }
 
@@ -160,20 +204,14 @@ impl Params {
     pub fn load(&self) -> Settings {
         Settings {
             seed: self.seed_of(2),
-            clients: vec![
-                (Workload::Counter, 3),
-                (Workload::Account, 1),
-                (Workload::Register, 3),
-                (Workload::Singleton, 1),
-                (Workload::Idle, 1),
-                (Workload::Snowflake, 1),
-            ],
+            clients: self.clients.clone(),
             keys: self.keys,
             pause: Duration::from_millis(self.pause_ms),
             deadline: Duration::from_millis(self.deadline_ms),
             ops_per_key: 200,
             ids_at_once: 8,
-            issuers: 4,
+            issuers: self.issuers,
+            split: self.split,
         }
     }
 }

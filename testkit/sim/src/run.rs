@@ -10,6 +10,7 @@ use millet_workload::{Buffer, Recorder};
 use serde::Serialize;
 
 use crate::{
+    aim::Aim,
     cluster::{Cluster, Done, Stage},
     nemesis::{Kind, Nemesis},
     params::Params,
@@ -42,13 +43,15 @@ pub struct Asked {
     pub seed: u64,
     /// Faults of this kind only.
     pub only: Option<Kind>,
+    /// Whether it is aimed.
+    pub aim: Option<Aim>,
     /// Where the history goes, if anywhere.
     pub history: Option<std::path::PathBuf>,
 }
 
 /// Runs one seed.
 pub fn seed(asked: &Asked) -> Result<Outcome> {
-    let params = Arc::new(Params::of(asked.seed, asked.only));
+    let params = Arc::new(Params::of(asked.seed, asked.only, asked.aim));
     // Everything that asks the system for random numbers or the time gets simulated ones from here on.
     set_rng(rand::SeedableRng::seed_from_u64(asked.seed));
     let clocks = SimClocksGuard::init();
@@ -71,6 +74,7 @@ pub fn seed(asked: &Asked) -> Result<Outcome> {
     let mut nemesis = Nemesis::new(params.clone(), recorder.clone());
     let mut broken = Vec::new();
     let gone = drive(&params, &mut sim, &mut cluster, &mut nemesis, &mut broken);
+    cluster.close(&recorder);
     recorder.finish().context("the history")?;
     drop(clocks);
     if let Err(e) = gone {
@@ -90,7 +94,9 @@ pub fn seed(asked: &Asked) -> Result<Outcome> {
 
 fn header(params: &Params) -> Header {
     let limits = Limits {
+        // What every run has.
         requires: vec![Invariant::NoLostWrite, Invariant::Convergence, Invariant::Linearizable],
+        late_us: params.late_ms.map(|ms| ms * 1_000),
         ..Limits::default()
     };
     let off = std::env::var("MILLET_RULE_OFF").unwrap_or_default();
@@ -121,6 +127,7 @@ fn drive(
                 host.machine.take_panics().into_iter().map(|p| format!("{}: {p}", host.machine.name)),
             );
         }
+        cluster.observe(nemesis.recorder(), broken);
         let done = *cluster.done.lock();
         if is_over(stage, now, params, done, clients) {
             stage = next(stage);

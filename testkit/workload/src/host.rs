@@ -1,8 +1,11 @@
 //! What a process lends to the workload's grains: numbers for their lives, and the node's id generator.
 
-use std::sync::{
-    Arc, Weak,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use millet::{Directory, Node};
@@ -15,6 +18,7 @@ pub struct Host(Arc<Inner>);
 
 struct Inner {
     process: u32,
+    linger: Box<dyn Fn() -> Duration + Send + Sync>,
     lives: AtomicU64,
     directory: Mutex<Weak<Directory>>,
 }
@@ -22,7 +26,22 @@ struct Inner {
 impl Host {
     /// For one start of one process: `process` must differ between all starts of all processes of a run.
     pub fn new(process: u32) -> Self {
-        Self(Arc::new(Inner { process, lives: AtomicU64::new(1), directory: Mutex::default() }))
+        Self::lingering(process, || Duration::ZERO)
+    }
+
+    /// As [`Host::new`], and turns take so long: a register's reading between looking and answering, a
+    /// counter's append between the change and its save. Such turns outlive their caller or their session.
+    pub fn lingering(process: u32, linger: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
+        let (linger, lives) = (Box::new(linger), AtomicU64::new(1));
+        Self(Arc::new(Inner { process, linger, lives, directory: Mutex::default() }))
+    }
+
+    /// Waits in the middle of a turn.
+    pub(crate) async fn linger(&self) {
+        let time = (self.0.linger)();
+        if time > Duration::ZERO {
+            tokio::time::sleep(time).await;
+        }
     }
 
     /// The node has started: its grains may issue ids.

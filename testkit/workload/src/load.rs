@@ -76,7 +76,16 @@ impl<W: Way> Client<W> {
         done / (keys * ops_per_key).max(1) * keys
     }
 
+    fn only_reads(&self) -> bool {
+        self.settings.split && self.role.client % 2 == 1
+    }
+
     fn way(&mut self) -> usize {
+        if self.settings.split {
+            let others = self.ways.len().saturating_sub(1).max(1);
+            let own = if self.only_reads() { 1 + self.role.client as usize / 2 % others } else { 0 };
+            return own % self.ways.len();
+        }
         self.dice.below(self.ways.len() as u64) as usize
     }
 
@@ -102,6 +111,7 @@ impl<W: Way> Client<W> {
 
     async fn ledger(&mut self, key: u64) {
         let call = match self.dice.below(100) {
+            _ if self.only_reads() => Call::Ledger,
             0..=4 => Call::Ledger,
             5..=9 if self.role.workload != Workload::Idle => Call::StepDown,
             _ => Call::Append,
@@ -112,7 +122,7 @@ impl<W: Way> Client<W> {
 
     async fn register(&mut self, key: u64) {
         let expected = if self.last_seen.0 == key { self.last_seen.1 } else { 0 };
-        let (way, act) = (self.way(), self.dice.below(10));
+        let (way, act) = (self.way(), if self.only_reads() { 0 } else { self.dice.below(10) });
         let who = (self.role.client, Workload::Register, key);
         // Every value is written by one operation only: its own number.
         let call = |op| match act {

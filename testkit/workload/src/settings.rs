@@ -34,6 +34,10 @@ pub struct Settings {
     pub ids_at_once: u32,
     /// Issuers; two per node.
     pub issuers: u64,
+    /// Whether callers are split: those with even numbers come in through the first way and do not only
+    /// read, the others stay each at one of the further ways and only read. A caller that stays attached
+    /// to a node sees what that node still says after it has lost its right.
+    pub split: bool,
 }
 
 impl Default for Settings {
@@ -54,6 +58,7 @@ impl Default for Settings {
             ops_per_key: 400,
             ids_at_once: 32,
             issuers: 6,
+            split: false,
         }
     }
 }

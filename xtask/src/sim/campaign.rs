@@ -24,6 +24,8 @@ pub struct Campaign {
     pub binary: PathBuf,
     /// Faults of this kind only.
     pub only: Option<String>,
+    /// What runs are aimed at.
+    pub aim: Option<String>,
     /// This rule of the product is switched off.
     pub off: Option<String>,
     pub jobs: usize,
@@ -206,6 +208,7 @@ impl Campaign {
     fn args(&self, seed: u64) -> Vec<String> {
         let mut args = vec!["--seed".to_owned(), seed.to_string()];
         args.extend(self.only.iter().flat_map(|kind| ["--only".to_owned(), kind.clone()]));
+        args.extend(self.aim.iter().flat_map(|aim| ["--aim".to_owned(), aim.clone()]));
         args
     }
 

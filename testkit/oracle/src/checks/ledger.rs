@@ -29,6 +29,7 @@ pub(super) fn check(f: &mut Findings<'_>) {
         }
         if let Some(last) = readings.last() {
             chain(f, grain, last);
+            sealed(f, grain, &readings, last);
         }
         let read_back = run.phase(Phase::ReadBack);
         let has_effects = appends.values().any(|op| !op.had_no_effect());
@@ -129,6 +130,23 @@ fn chain(f: &mut Findings<'_>, grain: GrainNo, (reader, _, entries): &Reading<'_
                 after.op, after.version, before.version
             );
             f.violated(Invariant::SingleActivation, grain, &ops, what);
+        }
+    }
+}
+
+/// G1(a): once an activation has opened a grain, the store takes nothing under a lower token. So what an
+/// activation reads has every entry of lower tokens that is ever there.
+fn sealed(f: &mut Findings<'_>, grain: GrainNo, readings: &[Reading<'_>], last: &Reading<'_>) {
+    f.checked(Invariant::SingleActivation, readings.len());
+    for (reader, _, entries) in readings {
+        let Some((_, Some(by), _)) = reader.ok() else { continue };
+        let seen: HashSet<OpId> = entries.iter().map(|e| e.op).collect();
+        if let Some(late) = last.2.iter().find(|e| e.epoch < by.epoch && !seen.contains(&e.op)) {
+            let what = format!(
+                "op {} was stored under {} after {} had opened the grain and read it for op {}",
+                late.op, late.epoch, by.epoch, reader.id
+            );
+            f.violated(Invariant::SingleActivation, grain, &[late.op, reader.id], what);
         }
     }
 }

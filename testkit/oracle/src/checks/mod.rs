@@ -3,6 +3,7 @@
 mod converge;
 mod epochs;
 mod ids;
+mod late;
 mod ledger;
 mod register;
 mod surroundings;
@@ -19,6 +20,7 @@ pub(crate) fn all(findings: &mut Findings<'_>) {
     writes::check(findings);
     ledger::check(findings);
     epochs::check(findings);
+    late::check(findings);
     register::check(findings);
     ids::check(findings);
     transfers::check(findings);

@@ -7,6 +7,7 @@ use millet_testkit::Cut;
 
 use super::{Active, Kind, Nemesis};
 use crate::{
+    aim::Aim,
     cluster::{Cluster, NodeHost},
     world::Arm,
 };
@@ -190,6 +191,9 @@ impl Nemesis {
     }
 
     fn partition(&mut self, cluster: &Cluster, sim: &turmoil::Sim<'_>) -> Option<Begun> {
+        if let Some(aim) = self.params.aim {
+            return self.aimed_partition(aim, cluster, sim);
+        }
         let node = self.pick(cluster.nodes.len());
         // Sometimes its callers reach it all the same.
         let others = cluster.nodes.len() + self.pick(2);
@@ -198,6 +202,24 @@ impl Nemesis {
             return None;
         }
         let time = self.ms(300, self.params.ttl_ms * 2);
+        Some(self.held(node, links, time, cluster, sim))
+    }
+
+    /// A worker is cut off from all nodes and keeps its callers; or a member that does not lead from the
+    /// members, and keeps the workers. Longer than a session lives.
+    fn aimed_partition(&mut self, aim: Aim, cluster: &Cluster, sim: &turmoil::Sim<'_>) -> Option<Begun> {
+        let members = aim.cuts_members();
+        let node = self.victim(cluster, |host| {
+            host.is_ready()
+                && if members { host.member && !host.leads() } else { host.worker && host.is_valid() }
+        })?;
+        let cut = |n: &usize| *n != node && (!members || cluster.nodes[*n].member);
+        let links = (0..cluster.nodes.len()).filter(cut).map(|n| (node.min(n), node.max(n)));
+        let links: Vec<_> = links.filter(|l| !self.taken.contains(l)).collect();
+        if links.is_empty() {
+            return None;
+        }
+        let time = self.ms(self.params.ttl_ms + 1_500, self.params.ttl_ms * 3);
         Some(self.held(node, links, time, cluster, sim))
     }
 
@@ -295,12 +317,18 @@ impl Nemesis {
         sim: &mut turmoil::Sim<'_>,
     ) -> Option<Begun> {
         let wants = Duration::from_millis(self.params.ttl_ms + 2_000);
-        let well = self.active.is_empty() && cluster.nodes.iter().all(|n| n.is_ready() && n.is_valid());
+        let is_well = |n: &NodeHost| n.is_ready() && (!n.worker || n.is_valid());
+        let well = self.active.is_empty() && cluster.nodes.iter().all(is_well);
         if !well || now + wants > self.params.faults {
             return None;
         }
-        let begun =
-            self.crash(cluster, sim, |host| !host.leads() && (!host.member || host.session().is_some()))?;
+        // Somebody must be left who can take its grains over.
+        if cluster.nodes.iter().filter(|host| host.worker && host.is_valid()).count() < 2 {
+            return None;
+        }
+        let begun = self.crash(cluster, sim, |host| !host.leads() && host.worker && host.is_valid())?;
+        let node = begun.takes[0].0;
+        cluster.reset_all(node);
         self.calm_until = now + wants;
         Some(Begun { time: wants, ..begun })
     }
@@ -326,11 +354,14 @@ impl Nemesis {
 
     /// Longer than the lease, mostly.
     fn stall_time(&self) -> Duration {
-        self.ms(self.params.ttl_ms * 3 / 4, self.params.ttl_ms * 2)
+        self.ms(self.params.stall_ms.0, self.params.stall_ms.1)
     }
 
     fn stall(&mut self, cluster: &Cluster) -> Option<Begun> {
-        let node = self.victim(cluster, NodeHost::is_ready)?;
+        // Aimed: somebody who runs grains.
+        let aimed = self.params.aim.is_some();
+        let node =
+            self.victim(cluster, |host| host.is_ready() && (!aimed || host.worker && host.is_valid()))?;
         let (host, time) = (&cluster.nodes[node], self.stall_time());
         let deed = Deed::Stalled(node, host.is_valid(), host.leads());
         host.machine.pause(time + Duration::from_secs(1));
@@ -338,9 +369,12 @@ impl Nemesis {
     }
 
     fn point_stall(&mut self, cluster: &Cluster) -> Option<Begun> {
-        let at = Point::ALL[self.pick(Point::ALL.len())];
+        let at = self.params.points[self.pick(self.params.points.len())];
+        let aimed = self.params.aim.is_some();
         let leader = matches!(at, Point::KeepalivesClosed | Point::TickStamped);
-        let node = self.victim(cluster, |host| host.is_ready() && (!leader || host.leads()))?;
+        let node = self.victim(cluster, |host| {
+            host.is_ready() && (!leader || host.leads()) && (!aimed || host.worker && host.is_valid())
+        })?;
         let (time, after) = (self.stall_time(), self.dice.below(30));
         cluster.nodes[node].machine.arm(Arm { at, after, time });
         let begun = self.on(cluster, node, time + Duration::from_secs(5), Deed::Armed(node), false);

@@ -19,8 +19,6 @@ use crate::{
 };
 use deed::Deed;
 
-/// Faults under way at a time.
-const AT_ONCE: usize = 2;
 /// A process that has ended by itself is started again after this.
 const REPAIR: Duration = Duration::from_secs(1);
 
@@ -63,6 +61,11 @@ impl Nemesis {
         }
     }
 
+    /// Where faults are written.
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
     /// Looks around between two steps: ends what is over, begins what is due.
     pub fn look(&mut self, now: Duration, cluster: &mut Cluster, sim: &mut turmoil::Sim<'_>) {
         self.bury(now, cluster, sim);
@@ -79,7 +82,7 @@ impl Nemesis {
         }
         let gap = self.params.gap_ms / 2 + self.dice.below(self.params.gap_ms);
         self.next = now + Duration::from_millis(gap);
-        if now >= self.calm_until && self.active.len() < AT_ONCE {
+        if now >= self.calm_until && self.active.len() < self.params.at_once {
             let kinds = self.params.kinds.len() as u64;
             let kind = self.params.kinds[usize::try_from(self.dice.below(kinds)).unwrap_or(0)];
             self.begin(kind, now, cluster, sim);

@@ -44,6 +44,8 @@ pub struct Machine {
     paused_until: AtomicU64,
     arm: Mutex<Option<Arm>>,
     stalled: AtomicBool,
+    /// No process runs on it.
+    down: AtomicBool,
     waiting: Mutex<Vec<Waker>>,
     /// Why its process wants to end.
     fatal: Mutex<Option<String>>,
@@ -65,6 +67,7 @@ impl Machine {
             paused_until: AtomicU64::new(0),
             arm: Mutex::default(),
             stalled: AtomicBool::new(false),
+            down: AtomicBool::new(false),
             waiting: Mutex::default(),
             fatal: Mutex::default(),
             panics: Mutex::default(),
@@ -149,6 +152,11 @@ impl Machine {
         self.resume();
         *self.fatal.lock() = None;
         *self.arm.lock() = None;
+    }
+
+    /// A process runs on it, or none.
+    pub fn set_down(&self, down: bool) {
+        self.down.store(down, Ordering::Relaxed);
     }
 
     /// Why its process has ended itself, if it has.

@@ -77,6 +77,10 @@ impl Net for SimNet {
 
     fn connect<'a>(&'a self, addr: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Stream>>> {
         Box::pin(async move {
+            // The machine answers where no process does; turmoil's would be silent.
+            if super::stall::is_down(addr.rsplit_once(':').map_or(addr, |(host, _)| host)) {
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            }
             let stream = TcpStream::connect(addr).await?;
             Ok(Box::new(Socket::new(&self.0, stream)?) as Box<dyn Stream>)
         })

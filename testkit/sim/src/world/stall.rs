@@ -41,6 +41,12 @@ pub(super) fn runs(machine: usize) {
     RUNNING.store(machine, Ordering::Relaxed);
 }
 
+/// Whether no process runs on the machine of that name.
+pub(super) fn is_down(name: &str) -> bool {
+    let Some(machines) = MACHINES.get() else { return false };
+    machines.lock().iter().any(|m| m.name == name && m.down.load(Ordering::Relaxed))
+}
+
 /// The machine that runs now, for log lines.
 pub fn running() -> usize {
     RUNNING.load(Ordering::Relaxed)

@@ -26,7 +26,9 @@ impl Grain for Counter {
 impl Counter {
     /// Appends an op id; saved before it is answered.
     async fn append(&mut self, ctx: &Ctx<Self>, op: OpId) -> Appended {
-        self.ledger.append(ctx, op)
+        let appended = self.ledger.append(ctx, op);
+        self.ledger.linger().await;
+        appended
     }
 
     /// The whole ledger.

@@ -1,6 +1,8 @@
 //! What counter, singleton and sleeper share: a ledger of op ids that shows who wrote what. It does not
 //! look whether an op is in it already: an op that runs twice must be seen.
 
+use std::sync::Arc;
+
 use millet::prelude::*;
 use millet_oracle::history::{Entry, OpId, Served};
 use serde::{Deserialize, Serialize};
@@ -30,12 +32,14 @@ pub struct Pages {
 /// A ledger inside a grain; `entries` is for `millet::states!`.
 pub(super) struct Ledger {
     pub(super) entries: Persistent<Vec<Entry>>,
+    host: Arc<Host>,
     life: u64,
 }
 
 impl Ledger {
     pub(super) fn create<G: Grain>(c: &mut Create<'_, G>) -> Self {
-        Self { entries: c.state("ledger"), life: c.resource::<Host>().new_life() }
+        let host = c.resource::<Host>();
+        Self { entries: c.state("ledger"), life: host.new_life(), host }
     }
 
     /// Saved at the end of the turn, before the answer leaves.
@@ -44,6 +48,11 @@ impl Ledger {
         let version = self.entries.version().0 + 1;
         self.entries.push(Entry { op, version, epoch: by.epoch, life: by.life });
         Appended { position: self.entries.len() as u64, version, by }
+    }
+
+    /// Waits where a run wants turns to take their time: the entry is in memory and not saved yet.
+    pub(super) async fn linger(&self) {
+        self.host.linger().await;
     }
 
     pub(super) fn read<G: Grain>(&self, ctx: &Ctx<G>) -> Pages {

@@ -19,6 +19,7 @@ pub struct Held {
 /// The grain.
 pub struct Register {
     value: Persistent<u64>,
+    host: std::sync::Arc<Host>,
     life: u64,
 }
 
@@ -26,7 +27,8 @@ impl Grain for Register {
     type Service = RegisterService;
 
     fn create(c: &mut Create<'_, Self>) -> Self {
-        Self { value: c.state("value"), life: c.resource::<Host>().new_life() }
+        let host = c.resource::<Host>();
+        Self { value: c.state("value"), life: host.new_life(), host }
     }
 
     millet::states!(value);
@@ -36,7 +38,9 @@ impl Grain for Register {
 impl Register {
     /// What it holds.
     async fn read(&self, ctx: &Ctx<Self>) -> Held {
-        Held { value: *self.value, by: served(ctx, self.life) }
+        let held = Held { value: *self.value, by: served(ctx, self.life) };
+        self.host.linger().await;
+        held
     }
 
     /// Puts a value in.
