@@ -17,6 +17,10 @@ const USAGE: &str = "usage: cargo xtask check [--fast] [--skip STEP]... [--only 
 steps of check, in order: fmt, tidy, clippy, test, deny
   --fast   fmt, tidy and clippy only";
 
+/// Makes cargo build with the features that `cargo test --workspace` uses, so that a program and the tests
+/// share one build: the whole workspace is looked at, and its dev-dependencies count because a test is named.
+const AS_TESTS: [&str; 3] = ["--workspace", "--test", "same_seed"];
+
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();

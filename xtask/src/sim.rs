@@ -85,13 +85,15 @@ fn range(text: &str) -> Result<std::ops::Range<u64>> {
 /// Builds the simulator with the one shared profile; where it is.
 fn build(root: &Path) -> Result<PathBuf> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    let args = ["build", "-q", "-p", "millet-sim", "--message-format=json-render-diagnostics"];
-    let built = cargo.args(args).current_dir(root).stderr(std::process::Stdio::inherit()).output()?;
+    cargo.args(["build", "-q", "--bin", "millet-sim", "--message-format=json-render-diagnostics"]);
+    let built =
+        cargo.args(crate::AS_TESTS).current_dir(root).stderr(std::process::Stdio::inherit()).output()?;
     if !built.status.success() {
         bail!("the simulator does not build");
     }
     let lines = String::from_utf8_lossy(&built.stdout);
     let made = lines.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let binary = made.filter_map(|m| m["executable"].as_str().map(PathBuf::from)).next_back();
+    let mut made = made.filter(|m| m["target"]["name"] == "millet-sim");
+    let binary = made.find_map(|m| m["executable"].as_str().map(PathBuf::from));
     binary.context("cargo names no executable of millet-sim")
 }

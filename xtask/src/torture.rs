@@ -9,7 +9,8 @@ use anyhow::{Context, Result, ensure};
 pub fn run(root: &Path, options: &[&str]) -> Result<bool> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
-        .args(["build", "--quiet", "--package", "millet-torture"])
+        .args(["build", "--quiet", "--bin", "millet-torture"])
+        .args(crate::AS_TESTS)
         .current_dir(root)
         .status()
         .context("cannot run cargo build")?;
