@@ -26,11 +26,15 @@ pub enum Aim {
     Ids,
     /// A member lags, sessions end, watches begin anew. Shows `R17`.
     Watch,
+    /// Workers crash one at a time, and every grain is asked all the time by clients that know all nodes:
+    /// what is measured is the cluster, not when somebody asked next.
+    Failover,
 }
 
 impl Aim {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Store, Self::Lease, Self::Exit, Self::OwnTurn, Self::Ids, Self::Watch];
+    pub const ALL: [Self; 7] =
+        [Self::Store, Self::Lease, Self::Exit, Self::OwnTurn, Self::Ids, Self::Watch, Self::Failover];
 
     /// As the command line names it.
     pub fn name(self) -> &'static str {
@@ -41,6 +45,7 @@ impl Aim {
             Self::OwnTurn => "own_turn",
             Self::Ids => "ids",
             Self::Watch => "watch",
+            Self::Failover => "failover",
         }
     }
 
@@ -99,6 +104,13 @@ impl Aim {
             Self::Watch => {
                 params.kinds = vec![Kind::Partition, Kind::Stall, Kind::Reset, Kind::Reset, Kind::Reset];
                 (params.at_once, params.gap_ms) = (3, 200);
+                params.split = false;
+            }
+            Self::Failover => {
+                params.kinds = vec![Kind::CrashAlone];
+                params.faults = Duration::from_secs(60);
+                (params.keys, params.pause_ms) = (2, 60);
+                params.clients = vec![(Workload::Counter, 6), (Workload::Register, 4)];
                 params.split = false;
             }
         }

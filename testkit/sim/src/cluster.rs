@@ -25,6 +25,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::{
+    aim::Aim,
     params::Params,
     world::{Gated, Machine},
 };
@@ -285,11 +286,18 @@ async fn calls(
     done: Arc<Mutex<Done>>,
 ) {
     let dial = Dial::new(machine.world().net);
-    let way = |addr: String| {
-        let channel = dial.lazy(&addr).expect("names of machines are addresses");
-        Client::over([(addr, channel)], &Options::default()).expect("there is a channel")
+    let apis = params.apis();
+    // A client knows one node, so that it is known which one it asks; or all.
+    let known = if params.aim == Some(Aim::Failover) { apis.len() } else { 1 };
+    let way = |first: usize| {
+        let addrs = apis.iter().cycle().skip(first).take(known).cloned();
+        let channels = addrs.map(|addr| {
+            let channel = dial.lazy(&addr).expect("names of machines are addresses");
+            (addr, channel)
+        });
+        Client::over(channels, &Options::default()).expect("there is a channel")
     };
-    let ways: Arc<[Client]> = params.apis().into_iter().map(way).collect();
+    let ways: Arc<[Client]> = (0..apis.len()).map(way).collect();
     let settings = Arc::new(params.load());
     let (stop, stopped) = watch::channel(false);
     for role in settings.roles() {
