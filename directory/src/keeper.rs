@@ -172,6 +172,8 @@ struct Live {
     last_sent: BootTime,
     next_at: BootTime,
     hedge_at: BootTime,
+    /// The newest keepalive has been repeated, or is about to be: failures do not hasten it again.
+    hedged: bool,
     until: BootTime,
     preferred: usize,
     /// The last answer was `NotRenewed`, and the one before it too.
@@ -291,8 +293,9 @@ impl Keeper {
         if let Some(live) = &mut self.live
             && number == live.number
             && live.heard < number
-            && live.hedge_at == live.last_sent.after(HEDGE_AFTER)
+            && !live.hedged
         {
+            live.hedged = true;
             live.hedge_at = now.max(live.last_sent.after(AT_ONCE));
         }
     }
@@ -361,6 +364,7 @@ impl Keeper {
             let to = if live.refused == (true, true) { To::All } else { To::Member(live.preferred) };
             effects.push(Effect::Send { to, keepalive: live.keepalive(self.report) });
         } else if live.heard < live.number && now >= live.hedge_at {
+            live.hedged = true;
             live.hedge_at = now.after(HEDGE_EVERY);
             effects.push(Effect::Send { to: To::All, keepalive: live.keepalive(self.report) });
         }
@@ -434,6 +438,7 @@ impl Live {
             last_sent: now,
             next_at: now,
             hedge_at: BootTime::NEVER,
+            hedged: false,
             until: BootTime(0),
             preferred: 0,
             refused: (false, false),
@@ -451,6 +456,7 @@ impl Live {
         self.last_sent = now;
         self.next_at = now.after(self.ttl / 8);
         self.hedge_at = now.after(HEDGE_AFTER);
+        self.hedged = false;
     }
 
     fn keepalive(&self, report: Report) -> Keepalive {

@@ -144,6 +144,24 @@ fn r5_a_failed_send_is_hedged_without_waiting() {
     assert_eq!(sends(&keeper.step(ms(520)))[0].0, To::All);
 }
 
+/// Members that refuse at once are not asked faster than the hedge, whenever the first failure came (found by
+/// the simulator: a failure 150 ms after the send, and it asked without end in the same instant).
+#[test]
+fn r5_members_that_refuse_at_once_are_asked_at_the_pace_of_the_hedge() {
+    for late in 1..250 {
+        let mut keeper = serving_at(ms(0));
+        assert_eq!(sends(&keeper.step(ms(500))).len(), 1);
+        keeper.send_failed(ms(500 + late), 2);
+        let mut asked = 0;
+        while keeper.next_wake() < ms(1000) {
+            let now = keeper.next_wake();
+            asked += sends(&keeper.step(now)).len();
+            keeper.send_failed(now, 2);
+            assert!(asked <= 5, "the first failure after {late} ms");
+        }
+    }
+}
+
 /// A renewal counts from the first send of the number it names, not from a repeat or a later number.
 #[test]
 fn r6_a_renewal_is_credited_to_the_first_send_of_the_named_number() {
