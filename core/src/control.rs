@@ -2,7 +2,8 @@
 //!
 //! Without the feature `controls`, which only the crates of `testkit/` turn on, [`off`] is the constant
 //! `false` and the switch costs nothing. With it, the environment variable `MILLET_RULE_OFF` names the
-//! rules of this process, read once: one run, one set of rules.
+//! rules of this process, read once: one run, one set of rules. A build without debug assertions has no
+//! switch at all, whoever asks for the feature: features of a workspace are shared by all that is built in it.
 
 /// A rule that can be switched off; named as in docs/guarantees.md where it has a number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,14 +86,14 @@ impl Rule {
 }
 
 /// Whether this process runs without `rule`.
-#[cfg(not(feature = "controls"))]
+#[cfg(not(all(feature = "controls", debug_assertions)))]
 #[inline(always)]
 pub const fn off(_rule: Rule) -> bool {
     false
 }
 
 /// Whether this process runs without `rule`.
-#[cfg(feature = "controls")]
+#[cfg(all(feature = "controls", debug_assertions))]
 pub fn off(rule: Rule) -> bool {
     static OFF: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
     let set = *OFF.get_or_init(|| {

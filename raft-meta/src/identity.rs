@@ -202,7 +202,7 @@ impl DataDir {
 
 /// Which folder holds what is left of a member: another cluster would go on with it, votes included.
 fn left_over(disk: &dyn Disk, dir: &Path) -> Result<Option<&'static str>, IdentityError> {
-    for rest in ["log", "snapshots"] {
+    for rest in ["log", "snapshots", "state"] {
         let path = dir.join(rest);
         let names = match disk.list(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
@@ -390,12 +390,14 @@ mod tests {
     /// A restore writes the identity last: what is there before it would be taken for a fresh member's.
     #[test]
     fn r16_an_interrupted_restore_is_not_a_fresh_directory() {
-        let disk = SimDisk::new();
-        drop(open(&disk, None, 1).expect("fresh"));
-        disk.create_dir(Path::new("/data/snapshots")).expect("made");
-        drop(disk.create(Path::new("/data/snapshots/snapshot-0-1"), 64).expect("created"));
-        let text = open(&disk, None, 1).err().expect("refused").to_string();
-        assert!(text.contains("/data/identity") && text.contains("interrupted"), "{text}");
+        for rest in ["snapshots/snapshot-0-1", "state/life"] {
+            let (disk, rest) = (SimDisk::new(), Path::new("/data").join(rest));
+            drop(open(&disk, None, 1).expect("fresh"));
+            disk.create_dir(rest.parent().expect("a folder")).expect("made");
+            drop(disk.create(&rest, 64).expect("created"));
+            let text = open(&disk, None, 1).err().expect("refused").to_string();
+            assert!(text.contains("/data/identity") && text.contains("interrupted"), "{text}");
+        }
     }
 
     #[test]

@@ -180,7 +180,12 @@ impl<G: Grain> Ctx<G> {
         if saving::is_dirty(g)
             && let Err(kind) = Box::pin(saving::settle(&self.act, g, self.head.deadline)).await
         {
-            return reply.send(Err(self.error(kind)));
+            // The turn ran, other states of it may be stored: no kind that says it did not run (R13).
+            let why = match kind {
+                ErrorKind::Unknown { why } => why,
+                kind => format!("a save of this turn failed: {kind}"),
+            };
+            return reply.send(Err(self.error(ErrorKind::Unknown { why })));
         }
         self.complete_shared(reply, result).await;
     }

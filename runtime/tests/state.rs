@@ -173,6 +173,18 @@ async fn r3_a_save_with_unknown_outcome_ends_the_activation() {
     }
 }
 
+/// R13: the turn ran, whatever the store says of its save; another state of the turn may be stored already.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r13_a_turn_whose_state_is_refused_as_too_large_is_not_said_to_have_not_run() {
+    let bench = Bench::of::<Through>();
+    bench.get::<Through>(1).add(5).await.expect("runs");
+    bench.store.fail_saves.lock().push_back((StoreError::TooLarge { bytes: 9, limit: 8 }, false));
+    let heard = bench.get::<Through>(1).add(1).await.expect_err("refused");
+    assert_eq!(heard.ran(), Ran::Unknown, "{heard:?}");
+    assert!(heard.to_string().contains("of 9 bytes"), "{heard}");
+    assert_eq!(bench.get::<Through>(1).get().await, Ok(5));
+}
+
 /// R3: a dropped future of a save leaves its outcome unknown, too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r3_a_dropped_save_ends_the_activation() {

@@ -2,6 +2,7 @@
 //! texts to findings and has a test that shows it failing; this file only fetches and collects. The
 //! same rules run in `cargo test`, through the test at the end of this file.
 
+mod controls;
 mod hygiene;
 mod imports;
 mod pages;
@@ -65,6 +66,7 @@ fn findings(root: &Path) -> Result<Vec<Finding>> {
         seams::check(&tree),
         promises::check(&tree),
         pages::check(&tree),
+        controls::check(&metadata),
         imports::check(&metadata),
         supply::check(&metadata),
     ]
