@@ -23,7 +23,7 @@ mod service;
 pub mod state;
 
 pub use engine::EngineKind;
-pub use member::{Member, MemberError, MemberOptions, Timing};
+pub use member::{Member, MemberError, MemberOptions, Standing, Timing};
 pub use service::Services;
 
 /// Makes a connection to an address, lazily and with the caller's transport settings (`tcp_nodelay`

@@ -1,5 +1,5 @@
 //! `cargo xtask sim`: builds the simulator once and runs it, one process per seed, on all cores; prints
-//! one screen and, as the last line, JSON. `--resume FILE` keeps the sum of earlier runs and adds to it.
+//! one screen and, as the last line, JSON. `--resume FILE` keeps the sum of earlier runs and adds to it, the count of controls too.
 //! `--controls`: the same with one rule of the product switched off at a time; each must be caught.
 
 mod campaign;
@@ -18,7 +18,7 @@ use campaign::Campaign;
 /// How `xtask sim` is called.
 pub const USAGE: &str =
     "       cargo xtask sim --seeds A..B [--only FAULT] [--aim AIM] [--resume FILE] [--jobs N]
-       cargo xtask sim --controls [--only RULE] [--jobs N]
+       cargo xtask sim --controls [--only RULE] [--resume FILE] [--jobs N]
        cargo xtask sim --twice A..B [--jobs N]
   --seeds    these seeds, the last one not
   --aim      aimed at one rule, as its control is
@@ -45,7 +45,8 @@ pub fn run(root: &Path, words: &[&str]) -> Result<bool> {
     let options = parse(words)?;
     let binary = build(root)?;
     if options.controls {
-        return controls::run(&binary, options.only.as_deref(), options.jobs);
+        let resume = options.resume.as_deref();
+        return controls::run(&binary, options.only.as_deref(), options.jobs, resume);
     }
     let Some(seeds) = options.seeds else { bail!("name the seeds: --seeds A..B") };
     let campaign = Campaign { binary, only: options.only, aim: options.aim, off: None, jobs: options.jobs };

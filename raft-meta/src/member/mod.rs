@@ -12,7 +12,7 @@ mod steps;
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use millet_core::{
-    Clock, NodeId,
+    Clock, NodeId, Revision,
     world::{Disk, Entropy, Threads},
 };
 
@@ -123,6 +123,19 @@ pub enum MemberError {
     Unavailable(String),
 }
 
+/// Where a member stands. Members at the same revision have the same hash.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Standing {
+    /// Whether it leads the `meta` group.
+    pub leads: bool,
+    /// The last command it has applied.
+    pub revision: Revision,
+    /// A hash of all that is replicated in the `meta` group.
+    pub state_hash: u64,
+    /// Leases of sessions that have ended, until they are swept.
+    pub dead_rows: u64,
+}
+
 /// One metadata member. Dropping it without [`Member::stop`] leaves its threads to end with the process.
 pub struct Member {
     shared: Arc<Shared>,
@@ -183,6 +196,19 @@ impl Member {
     /// Lease rows as applied here, and whether this member leads the `meta` group.
     pub fn leases(&self) -> Option<(u64, bool)> {
         self.shared.running().map(|r| (r.machine.read().lease_rows(), r.leadership().established))
+    }
+
+    /// Where this member stands, for comparing members with each other. Reads the whole applied state.
+    pub fn standing(&self) -> Option<Standing> {
+        self.shared.running().map(|r| {
+            let machine = r.machine.read();
+            Standing {
+                leads: r.leadership().established,
+                revision: machine.revision(),
+                state_hash: machine.state_hash(),
+                dead_rows: machine.dead_rows(),
+            }
+        })
     }
 
     /// Waits until both groups have a leader and the cluster is made, at most `limit`.

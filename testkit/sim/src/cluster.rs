@@ -44,7 +44,9 @@ pub enum Stage {
     Stop,
     /// All clients have stopped: everything is read back.
     ReadBack,
-    /// All is read.
+    /// All is read: the members come to stand at the same entry.
+    Settle,
+    /// They do.
     Over,
 }
 
@@ -225,6 +227,26 @@ impl Cluster {
             }
             host.look_back(broken);
         }
+    }
+
+    /// Whether all members stand at the same entry under one leader, with nothing left of ended sessions; if
+    /// so, it is written down what they hold.
+    pub fn settled(&self, recorder: &Recorder) -> bool {
+        let members = self.nodes.iter().filter(|n| n.member);
+        let standing = |n: &NodeHost| n.probe.lock().member.upgrade()?.standing();
+        let Some(standings) = members.map(standing).collect::<Option<Vec<_>>>() else { return false };
+        let leaders = standings.iter().filter(|s| s.leads).count();
+        let dead_rows = standings.iter().map(|s| s.dead_rows).max().unwrap_or(0);
+        let together = standings.windows(2).all(|pair| pair[0].revision == pair[1].revision);
+        if !together || leaders != 1 || dead_rows > 0 {
+            return false;
+        }
+        recorder.observe(Observed::Settled {
+            leaders: u32::try_from(leaders).unwrap_or(u32::MAX),
+            state_hashes: standings.iter().map(|s| format!("{:016x}", s.state_hash)).collect(),
+            orphan_leases: dead_rows,
+        });
+        true
     }
 
     /// As if all sessions ended now.

@@ -129,7 +129,11 @@ fn drive(
         }
         cluster.observe(nemesis.recorder(), broken);
         let done = *cluster.done.lock();
-        if is_over(stage, now, params, done, clients) {
+        let over = match stage {
+            Stage::Settle => cluster.settled(nemesis.recorder()),
+            stage => is_over(stage, now, params, done, clients),
+        };
+        if over {
             stage = next(stage);
             since = now;
             if stage == Stage::Converge {
@@ -151,7 +155,7 @@ fn is_over(stage: Stage, now: Duration, params: &Params, done: Done, clients: us
         Stage::Converge => done.converged.is_some(),
         Stage::Stop => done.stopped >= clients,
         Stage::ReadBack => done.read.is_some(),
-        Stage::Over => false,
+        Stage::Settle | Stage::Over => false,
     }
 }
 
@@ -160,6 +164,7 @@ fn next(stage: Stage) -> Stage {
         Stage::Faults => Stage::Converge,
         Stage::Converge => Stage::Stop,
         Stage::Stop => Stage::ReadBack,
-        Stage::ReadBack | Stage::Over => Stage::Over,
+        Stage::ReadBack => Stage::Settle,
+        Stage::Settle | Stage::Over => Stage::Over,
     }
 }

@@ -16,6 +16,8 @@ use super::SEED_LIMIT;
 
 /// Failed seeds that are shown in full.
 const SHOWN: usize = 5;
+/// What a run may need (I11): all its nodes and callers live in one process.
+const MEMORY_KB: u64 = 256 << 10;
 /// Between two looks at a process.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -51,14 +53,32 @@ pub struct Ran {
 
 /// The sums over all runs so far, as `--resume` keeps them.
 #[derive(Serialize, Deserialize, Default)]
-struct Sums {
-    verdict: Verdict,
+pub struct Sums {
+    pub verdict: Verdict,
     /// Failed seeds that the oracle has nothing against.
     broken: u64,
     wall_s: f64,
     peak_kb: u64,
     failed: Vec<u64>,
     next: u64,
+}
+
+impl Sums {
+    /// Those of earlier runs; none yet where there is no file.
+    pub fn of(path: &Path) -> Result<Self> {
+        if !path.exists() {
+            return Ok(Self::default());
+        }
+        serde_json::from_slice(&std::fs::read(path)?)
+            .with_context(|| format!("{} holds no sums of earlier runs", path.display()))
+    }
+
+    /// Writes them whole: a run that is stopped leaves the old ones or the new ones.
+    pub fn keep(&self, path: &Path) -> Result<()> {
+        let new = path.with_extension("new");
+        std::fs::write(&new, serde_json::to_vec(self)?)?;
+        Ok(std::fs::rename(&new, path)?)
+    }
 }
 
 impl Ran {
@@ -71,7 +91,14 @@ impl Ran {
                     let lines = v.timeline.iter().map(|line| format!("\n      {line}"));
                     format!("{} {}: {}{}", v.invariant.title(), v.grain, v.what, lines.collect::<String>())
                 });
-                outcome.broken.iter().cloned().chain(told).collect()
+                let much = (self.peak_kb > MEMORY_KB).then(|| {
+                    format!(
+                        "I11 bounded memory: {} MB, the limit is {} MB",
+                        self.peak_kb >> 10,
+                        MEMORY_KB >> 10
+                    )
+                });
+                outcome.broken.iter().cloned().chain(told).chain(much).collect()
             }
         }
     }
@@ -80,11 +107,7 @@ impl Ran {
 impl Campaign {
     /// Runs the seeds, prints the screen; whether nothing was violated.
     pub fn run(&self, seeds: Range<u64>, resume: Option<&Path>) -> Result<bool> {
-        let mut sums = match resume {
-            Some(path) if path.exists() => serde_json::from_slice(&std::fs::read(path)?)
-                .with_context(|| format!("{} holds no sums of earlier runs", path.display()))?,
-            _ => Sums::default(),
-        };
+        let mut sums = resume.map_or_else(|| Ok(Sums::default()), Sums::of)?;
         let (start, before) = (Instant::now(), sums.wall_s);
         let mut shown = 0;
         self.each(seeds, |ran| {
@@ -107,7 +130,7 @@ impl Campaign {
             sums.next = sums.next.max(ran.seed + 1);
             sums.wall_s = before + start.elapsed().as_secs_f64();
             if let Some(path) = resume {
-                std::fs::write(path, serde_json::to_vec(&sums)?)?;
+                sums.keep(path)?;
             }
             Ok(true)
         })?;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use super::campaign::Campaign;
+use super::campaign::{Campaign, Sums};
 
 /// A control: the rule that is off, and the seeds within which that must show.
 struct Control {
@@ -45,8 +45,8 @@ const CONTROLS: &[Control] = &[
     Control::new("Exit", 10, Show::Aim("exit"), "no exit check"),
 ];
 
-/// Runs all of them, or one; whether each was caught.
-pub fn run(binary: &Path, only: Option<&str>, jobs: usize) -> Result<bool> {
+/// Runs all of them, or one; with `resume`, the count is added to the sums there. Whether each was caught.
+pub fn run(binary: &Path, only: Option<&str>, jobs: usize, resume: Option<&Path>) -> Result<bool> {
     let chosen: Vec<&Control> = CONTROLS.iter().filter(|c| only.is_none_or(|o| o == c.rule)).collect();
     if chosen.is_empty() {
         bail!(
@@ -84,6 +84,11 @@ pub fn run(binary: &Path, only: Option<&str>, jobs: usize) -> Result<bool> {
             }
             None => println!("MISSED  {:<16} within {ran} seeds: {}", control.rule, control.what),
         }
+    }
+    if let Some(path) = resume {
+        let mut sums = Sums::of(path)?;
+        (0..chosen.len()).for_each(|n| sums.verdict.control(n < caught));
+        sums.keep(path)?;
     }
     println!("{}", serde_json::json!({ "controls": chosen.len(), "controls_caught": caught }));
     Ok(caught == chosen.len())
