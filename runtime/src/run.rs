@@ -106,7 +106,8 @@ async fn run<G: Grain>(
         } else {
             let deadline = parcel.head.deadline;
             let ctx = Ctx::new(act.clone(), parcel.head, false);
-            let turn = caught(G::Service::write(&mut g, &ctx, parcel.msg));
+            // Pinned here once: what either branch awaits is a reference.
+            let turn = std::pin::pin!(caught(G::Service::write(&mut g, &ctx, parcel.msg)));
             let ended =
                 if off(Rule::OwnTurn) { callers_own(deadline.since(now), turn).await } else { turn.await };
             match ended {

@@ -10,12 +10,15 @@ use std::{
     time::Duration,
 };
 
-use common::{Bench, Kind, LONG, Service, boxed, envelope, kind};
+use common::{Bench, Heard, Kind, LONG, Service, boxed, envelope, kind};
 use millet_core::{CallError, ErrorKind, Ran, limits};
 use millet_directory::Residents;
 use millet_runtime::GrainOptions;
 use millet_testkit::until_async;
-use tokio::sync::{Barrier, Notify, Semaphore};
+use tokio::{
+    sync::{Barrier, Notify, Semaphore},
+    task::JoinHandle,
+};
 
 struct A;
 impl Kind for A {
@@ -31,6 +34,21 @@ impl Kind for Small {
     fn options() -> GrainOptions {
         GrainOptions::default().mailbox(3)
     }
+}
+
+/// A turn of grain 1 that has begun, and what lets it end.
+async fn held<K: Kind>(bench: &Bench) -> (JoinHandle<Heard>, Arc<Notify>) {
+    let (entered, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (grain, e, r) = (bench.get::<K>(1), entered.clone(), release.clone());
+    let turn = tokio::spawn(grain.run(move |_, _| {
+        boxed(async move {
+            e.notify_one();
+            r.notified().await;
+            Ok(0)
+        })
+    }));
+    entered.notified().await;
+    (turn, release)
 }
 
 /// Exclusive turns never interleave: a read-modify-write over an await is exact under many senders.
@@ -152,20 +170,7 @@ async fn a_dropped_caller_does_not_tear_a_turn() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn g5_a_turn_never_starts_after_its_deadline() {
     let bench = Bench::of::<A>();
-    let (entered, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (grain, e, r) = (bench.get::<A>(1), entered.clone(), release.clone());
-    let slow = tokio::spawn(async move {
-        grain
-            .run(move |_, _| {
-                boxed(async move {
-                    e.notify_one();
-                    r.notified().await;
-                    Ok(0)
-                })
-            })
-            .await
-    });
-    entered.notified().await;
+    let (slow, release) = held::<A>(&bench).await;
     bench.clock.skip(Duration::from_millis(10));
     let ran = Arc::new(AtomicBool::new(false));
     let (grain, r) = (bench.get::<A>(1).with_deadline(Duration::from_millis(40)), ran.clone());
@@ -275,20 +280,7 @@ async fn shared_turns_may_re_enter() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn g6_a_full_mailbox_refuses() {
     let bench = Bench::of::<Small>();
-    let (entered, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (grain, e, r) = (bench.get::<Small>(1), entered.clone(), release.clone());
-    let slow = tokio::spawn(async move {
-        grain
-            .run(move |_, _| {
-                boxed(async move {
-                    e.notify_one();
-                    r.notified().await;
-                    Ok(0)
-                })
-            })
-            .await
-    });
-    entered.notified().await;
+    let (slow, release) = held::<Small>(&bench).await;
     for _ in 0..3 {
         bench.get::<Small>(1).tell_add(1).expect("there is room for three");
     }
