@@ -70,7 +70,8 @@ enum Command {
         #[arg(long, value_name = "CLUSTER", default_value = "")]
         confirm: String,
     },
-    /// Gives up a change that cannot be finished: its new member leaves again.
+    /// Gives up a change that cannot be finished: its new member leaves again. Refused once any group has its
+    /// new voters: then it can only be completed.
     Cancel,
     /// Hands leadership over.
     Transfer {

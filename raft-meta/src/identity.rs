@@ -20,6 +20,10 @@ use crate::machine::Secret;
 const FORMAT: u32 = 1;
 /// The identity file's name.
 const FILE: &str = "identity";
+/// Where a recovery puts things together before it lays anything down.
+pub(crate) const SCRATCH: &str = "scratch";
+/// The folders beside the identity that hold a member's data.
+pub(crate) const PARTS: [&str; 4] = ["log", "snapshots", "state", SCRATCH];
 
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -202,7 +206,7 @@ impl DataDir {
 
 /// Which folder holds what is left of a member: another cluster would go on with it, votes included.
 fn left_over(disk: &dyn Disk, dir: &Path) -> Result<Option<&'static str>, IdentityError> {
-    for rest in ["log", "snapshots", "state"] {
+    for rest in PARTS {
         let path = dir.join(rest);
         let names = match disk.list(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
@@ -390,7 +394,7 @@ mod tests {
     /// A restore writes the identity last: what is there before it would be taken for a fresh member's.
     #[test]
     fn r16_an_interrupted_restore_is_not_a_fresh_directory() {
-        for rest in ["snapshots/snapshot-0-1", "state/life"] {
+        for rest in ["snapshots/snapshot-0-1", "state/life", "scratch/state.redb"] {
             let (disk, rest) = (SimDisk::new(), Path::new("/data").join(rest));
             drop(open(&disk, None, 1).expect("fresh"));
             disk.create_dir(rest.parent().expect("a folder")).expect("made");

@@ -5,6 +5,7 @@ mod cluster;
 mod real;
 
 use std::{
+    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -13,9 +14,10 @@ use std::{
 use bytes::Bytes;
 use cluster::{Cluster, LIMIT, Node, Settings, node_info, open, player, renew};
 use millet_core::{
-    BootTime, Clock, Epoch, Grant, SessionId,
+    BootTime, Clock, Epoch, GrainType, Grant, SessionId, ShardId,
     model::{OpenSession, Verdict},
     store::{StateStore, StoreError, Stored, Token, Write},
+    world::{Disk, DiskFile},
 };
 use millet_proto::wire;
 use millet_raft_meta::{
@@ -168,6 +170,13 @@ async fn r16_holds(
         let ended = store.save(write(old_session), Bytes::from_static(b"old")).await;
         assert!(matches!(ended, Err(StoreError::SessionEnded(s)) if s == old_session), "{ended:?}");
     }
+    // Also for types that had no row: the old cluster went on granting after the copy was made.
+    let rank = GrainType::new("realm.Rank").unwrap();
+    for index in [5, 1 << 40] {
+        let old = Grant { generation: 1, index };
+        let fenced = store.open_shard(&rank, ShardId(1), old, held.session).await;
+        assert!(matches!(fenced, Err(StoreError::Fenced { .. })), "{fenced:?}");
+    }
     for (n, kept) in (0..).zip(kept) {
         let found = store.open(&player(n), "main", token(made.generation, granted.index, held.session)).await;
         match &kept.value {
@@ -244,15 +253,35 @@ async fn r16_every_recovery_has_a_generation_of_its_own() {
     cluster.state().open(&player(1), "main", token(1, 5, session)).await.unwrap();
     let (_home, file) = backup(&cluster, 0).await;
     cluster.end().await;
+    let taken = verify(&RealDisk, &file).unwrap().header.taken_ms;
     let made = |wall_ms| {
         let dir = tempfile::tempdir().unwrap();
         (restore(&file, &new_member(dir.path(), "127.0.0.1:1", wall_ms)).unwrap(), dir)
     };
-    let ((first, _one), (second, _two)) = (made(1_000_000), made(1_001_000));
-    assert_eq!((first.generation, second.generation), (1_000, 1_001));
+    let ((first, one), (second, _two)) = (made(taken), made(taken + 1_000));
+    let seconds = u32::try_from(taken / 1_000).unwrap();
+    assert_eq!((first.generation, second.generation), (seconds, seconds + 1));
     assert_ne!(first.cluster, second.cluster);
-    // A wall clock that is wrong: above the old one all the same.
-    assert_eq!(made(0).0.generation, 2);
+    // What was restored has its own generation for all types: what is made of it is above that, whatever the
+    // clock says.
+    let third = tempfile::tempdir().unwrap();
+    let third = force_new_cluster(one.path(), &first.cluster, &new_member(third.path(), "127.0.0.1:1", 0));
+    assert_eq!(third.unwrap().generation, seconds + 1);
+}
+
+/// R16, R33: a wall clock behind the backup's own time would give out snowflakes and generations again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r16_a_wall_clock_behind_the_backup_is_refused_with_both_times() {
+    let cluster = Cluster::of(1, named(EngineKind::Redb)).await;
+    let (_home, file) = backup(&cluster, 0).await;
+    cluster.end().await;
+    let (taken, dir) = (verify(&RealDisk, &file).unwrap().header.taken_ms, tempfile::tempdir().unwrap());
+    let early = taken - 61_500;
+    let why = restore(&file, &new_member(dir.path(), "127.0.0.1:1", early)).unwrap_err().to_string();
+    assert!(why.contains(&taken.to_string()) && why.contains(&early.to_string()), "{why}");
+    assert!(why.contains("62 s before") && why.contains("set this machine's clock right"), "{why}");
+    assert!(!dir.path().join("log").exists(), "nothing was made of it");
+    restore(&file, &new_member(dir.path(), "127.0.0.1:1", taken)).unwrap();
 }
 
 /// A flipped byte anywhere, a cut, a file of something else: refused with the place, and nothing is made.
@@ -297,7 +326,7 @@ async fn forced(engine: EngineKind) {
     let (old, dir) = (cluster.dirs[2].path().to_owned(), tempfile::tempdir().unwrap());
     let (addr, wall_ms) = (free_addr().await, now_ms());
     let new = new_member(dir.path(), &addr, wall_ms);
-    let force = |confirm: &str| force_new_cluster(&old, confirm, engine, &new);
+    let force = |confirm: &str| force_new_cluster(&old, confirm, &new);
     // After a kill in the same process, locks go a moment later.
     let wrong = async || force("relm").err().map(|e| e.to_string()).filter(|e| !e.contains("locked"));
     let wrong = until_some("the directory is free", wrong, LIMIT).await;
@@ -326,6 +355,109 @@ async fn r16_a_lost_majority_is_left_behind_if_the_name_is_typed_on_redb() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r16_a_lost_majority_is_left_behind_if_the_name_is_typed_on_sled() {
     forced(EngineKind::Sled).await;
+}
+
+/// A disk on which no new member's first snapshot can be laid down, and from which nothing can be removed if
+/// `stuck`.
+struct Broken {
+    stuck: bool,
+}
+
+impl Disk for Broken {
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        RealDisk.open(path)
+    }
+    fn create(&self, path: &Path, bytes: u64) -> io::Result<Box<dyn DiskFile>> {
+        if path.parent().is_some_and(|dir| dir.ends_with("new/snapshots")) {
+            return Err(io::Error::other("no room"));
+        }
+        RealDisk.create(path, bytes)
+    }
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        RealDisk.read(path)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        RealDisk.list(dir)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        match self.stuck && path.parent().is_some_and(|dir| dir.ends_with("new/log")) {
+            true => Err(io::Error::other("it sticks")),
+            false => RealDisk.remove(path),
+        }
+    }
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        RealDisk.create_dir(dir)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        RealDisk.sync_dir(dir)
+    }
+    fn sync_file_system(&self, dir: &Path) -> io::Result<()> {
+        RealDisk.sync_file_system(dir)
+    }
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        RealDisk.lock(path)
+    }
+    fn boot_id(&self) -> io::Result<String> {
+        RealDisk.boot_id()
+    }
+}
+
+/// R16: what a failed force-new-cluster has begun is removed, or the directory is refused from then on: a
+/// member that started there would begin a cluster over half of another's data.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r16_a_failed_force_new_cluster_leaves_a_fresh_directory_or_one_that_is_refused() {
+    let mut cluster = Cluster::of(1, named(EngineKind::Sled)).await;
+    let session = open(&cluster.keeper(), 1, TTL).await.session;
+    fill(&cluster, session).await;
+    cluster.stop(0).await;
+    let old = cluster.dirs[0].path().to_owned();
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("new");
+    let forced = |disk: Arc<dyn Disk>| {
+        let new = NewMember { disk, ..new_member(&dir, "127.0.0.1:1", now_ms()) };
+        force_new_cluster(&old, "realm", &new).map_err(|e| e.to_string())
+    };
+    let left = || {
+        let parts = ["log", "snapshots", "state", "scratch"].map(|part| RealDisk.list(&dir.join(part)));
+        parts.into_iter().flatten().flatten().filter(|name| name != "lock").count()
+    };
+    let free = async || forced(Arc::new(Broken { stuck: false })).err().filter(|e| !e.contains("locked"));
+    let why = until_some("the old directory is free", free, LIMIT).await;
+    assert!(why.contains("no room") && left() == 0, "{why}: {} files are left", left());
+    let why = forced(Arc::new(Broken { stuck: true })).unwrap_err();
+    assert!(
+        why.contains("no room") && why.contains("it sticks") && why.contains("clear that directory"),
+        "{why}"
+    );
+    assert!(left() > 0);
+    let why = forced(Arc::new(RealDisk)).unwrap_err();
+    assert!(why.contains("interrupted") && why.contains("clear the directory"), "{why}");
+    std::fs::remove_dir_all(dir.join("log")).unwrap();
+    assert_eq!(forced(Arc::new(RealDisk)).unwrap().values, 49);
+    assert_eq!(RealDisk.list(&dir.join("scratch")).unwrap(), Vec::<String>::new());
+}
+
+/// R16: the cluster went on without this member, with acknowledged writes that it never saw.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r16_what_a_removed_member_has_left_is_no_beginning_of_a_new_cluster() {
+    let mut cluster = Cluster::of(3, named(EngineKind::Redb)).await;
+    let removed = async || cluster.remove(0, 3, "realm").await.is_ok_and(|r| r.done);
+    millet_testkit::until_async("it is removed", removed, LIMIT).await;
+    millet_testkit::until("it has left", || cluster.member(2).status().is_none(), LIMIT);
+    cluster.kill(2).await;
+    let dir = tempfile::tempdir().unwrap();
+    let forced = async || {
+        let new = new_member(dir.path(), "127.0.0.1:1", now_ms());
+        let forced = force_new_cluster(cluster.dirs[2].path(), "realm", &new);
+        forced.err().map(|e| e.to_string()).filter(|e| !e.contains("locked"))
+    };
+    let why = until_some("it is refused", forced, LIMIT).await;
+    assert!(why.contains("belonged to member 3") && why.contains("went on without it"), "{why}");
+    assert!(!dir.path().join("identity").exists(), "nothing was done");
+    cluster.end().await;
 }
 
 /// A backup while nodes write holds what was acknowledged before it was asked for.

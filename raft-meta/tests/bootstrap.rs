@@ -51,6 +51,27 @@ async fn init_is_idempotent_for_the_same_list_and_refused_for_another() {
     cluster.end().await;
 }
 
+/// R34: once any founder's groups have started, founders vote. One that lost its disk is not given its id
+/// again, also by a founder that knows nothing of it yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r34_an_empty_founder_is_not_given_its_id_again_once_any_founder_has_started() {
+    let mut cluster = Cluster::of(3, Settings::default()).await;
+    cluster.kill(1).await;
+    cluster.kill(2).await;
+    // Founder 2 as it was between its adoption and the first message of another.
+    for part in ["log", "snapshots", "state"] {
+        std::fs::remove_dir_all(cluster.dirs[1].path().join(part)).unwrap();
+    }
+    cluster.start(1).await;
+    let empty = folder();
+    let fresh = Node::start(empty.path().to_owned(), &cluster.addrs[2], &Settings::default()).await;
+    let refused = cluster.member(1).init(&cluster.addrs).await.unwrap_err().to_string();
+    assert!(refused.contains("was member 3 of this cluster and is empty now"), "{refused}");
+    assert_eq!(fresh.member.membership(), None);
+    fresh.stop().await;
+    cluster.end().await;
+}
+
 /// A founder that does not answer stops `init` before anything is written.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn init_with_an_unreachable_founder_changes_nothing() {

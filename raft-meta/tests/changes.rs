@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests may unwrap")]
 
 mod cluster;
+#[path = "changes/half_way.rs"]
+mod half_way;
 mod real;
 
 use std::{

@@ -7,10 +7,7 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use millet::world::World;
-use millet_raft_meta::{
-    EngineKind,
-    backup::{NewMember, Recovered, force_new_cluster, restore, verify},
-};
+use millet_raft_meta::backup::{NewMember, Recovered, force_new_cluster, restore, verify};
 
 #[derive(Subcommand)]
 pub enum Meta {
@@ -35,9 +32,6 @@ pub enum Meta {
         /// The old cluster's name or id, typed.
         #[arg(long, value_name = "CLUSTER")]
         confirm: String,
-        /// The engine to put the state together with, as node.state_engine.
-        #[arg(long, default_value = "sled")]
-        engine: EngineKind,
         #[command(flatten)]
         new: New,
     },
@@ -112,9 +106,9 @@ pub async fn run(command: Meta) -> anyhow::Result<()> {
             made(&world, &restore(&file, &new)?, &new).await;
             Ok(())
         }
-        Meta::ForceNewCluster { from, confirm, engine, new } => {
+        Meta::ForceNewCluster { from, confirm, new } => {
             let new = new.member(&world)?;
-            made(&world, &force_new_cluster(&from, &confirm, engine, &new)?, &new).await;
+            made(&world, &force_new_cluster(&from, &confirm, &new)?, &new).await;
             Ok(())
         }
     }

@@ -13,11 +13,11 @@ use millet_core::{
     Clock, SessionId, limits,
     world::{Disk, Entropy, Threads},
 };
+use millet_proto::wire::BackupHeader;
 
 use super::source::{Directory, File, Source};
 use crate::{
-    engine::EngineKind,
-    identity::{DataDir, Membership, is_named},
+    identity::{DataDir, Membership, PARTS, SCRATCH, is_named},
     log::{LogStore, Wal, WalOptions},
     machine::Recovery,
     member::{META, MemberError, STATE},
@@ -67,17 +67,12 @@ pub struct Recovered {
 pub fn restore(file: &Path, new: &NewMember) -> Result<Recovered, MemberError> {
     let mut source = File { disk: Arc::clone(&new.disk), path: file.to_owned() };
     let mut dir = new.open()?;
-    new.make(&mut source, &mut dir)
+    new.or_clear(new.make(&mut source, &mut dir))
 }
 
 /// Makes the first member of a new cluster from what a member of a lost one has: for the permanent loss of
 /// the majority. `confirm` is the old cluster's name or id, as typed.
-pub fn force_new_cluster(
-    old: &Path,
-    confirm: &str,
-    engine: EngineKind,
-    new: &NewMember,
-) -> Result<Recovered, MemberError> {
+pub fn force_new_cluster(old: &Path, confirm: &str, new: &NewMember) -> Result<Recovered, MemberError> {
     let (disk, entropy) = (Arc::clone(&new.disk), &*new.entropy);
     let unreadable = |source| MemberError::Storage { dir: old.to_owned(), source };
     // Opening makes an empty directory a fresh one.
@@ -86,6 +81,14 @@ pub fn force_new_cluster(
     let place = held.identity().membership.clone().ok_or_else(|| {
         MemberError::Refused(format!("data directory {} belongs to no cluster", old.display()))
     })?;
+    if held.identity().retired {
+        return Err(MemberError::Refused(format!(
+            "data directory {} belonged to member {} of cluster {}, which went on without it: what it has is old; take the directory of a member that had not left",
+            old.display(),
+            place.member,
+            place.cluster
+        )));
+    }
     if !is_named(&place.cluster, confirm) {
         return Err(MemberError::Refused(format!(
             "{confirm:?} is not the name of cluster {}; what only the lost members had will be gone: nothing was done",
@@ -93,11 +96,12 @@ pub fn force_new_cluster(
         )));
     }
     let mut dir = new.open()?;
-    let dirs = (old, &*new.dir);
-    let mut source =
-        Directory::open(&new.disk, &*new.threads, entropy.next_u64(), dirs, engine).map_err(unreadable)?;
-    source.clear().map_err(|e| new.failed(e))?;
-    new.make(&mut source, &mut dir)
+    let scratch = new.dir.join(SCRATCH);
+    let made = Directory::open(&new.disk, &*new.threads, entropy.next_u64(), old, &scratch)
+        .and_then(|source| new.remove_files(&scratch).map(|()| source))
+        .map_err(unreadable)
+        .and_then(|mut source| new.make(&mut source, &mut dir));
+    new.or_clear(made)
 }
 
 /// The name in a cluster's id: all but the 32 digits behind it.
@@ -126,6 +130,43 @@ impl NewMember {
         }
     }
 
+    /// Removes what a failed attempt has begun: the directory is a fresh one again, or is refused from now on.
+    fn or_clear<T>(&self, made: Result<T, MemberError>) -> Result<T, MemberError> {
+        made.map_err(|why| {
+            let cleared = PARTS.iter().try_for_each(|part| self.remove_files(&self.dir.join(part)));
+            match cleared {
+                Ok(()) => why,
+                Err(e) => MemberError::Refused(format!(
+                    "{why}; what was begun in {} could not be removed either ({e}): clear that directory",
+                    self.dir.display()
+                )),
+            }
+        })
+    }
+
+    fn remove_files(&self, folder: &Path) -> io::Result<()> {
+        let names = match self.disk.list(folder) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            names => names?,
+        };
+        names.iter().try_for_each(|name| self.disk.remove(&folder.join(name)))?;
+        self.disk.sync_dir(folder)
+    }
+
+    /// A wall clock behind the backup's would give snowflakes out again, and generations: what the old
+    /// cluster did until then was dated later (R16).
+    fn check_clock(&self, header: &BackupHeader, wall_ms: u64) -> Result<(), MemberError> {
+        if wall_ms >= header.taken_ms {
+            return Ok(());
+        }
+        Err(MemberError::Refused(format!(
+            "the wall clock here says {wall_ms} ms since 1970, {} s before the backup was taken, at {} ms by the clock of member {}: set this machine's clock right, then repeat; if it is right and that member's was ahead, set it to that time for this command",
+            (header.taken_ms - wall_ms).div_ceil(1_000),
+            header.taken_ms,
+            header.member
+        )))
+    }
+
     /// Writes log and snapshots, and last the identity: without it the directory is refused.
     fn make(&self, source: &mut dyn Source, dir: &mut DataDir) -> Result<Recovered, MemberError> {
         let survey = source.survey().map_err(|e| MemberError::Refused(e.to_string()))?;
@@ -133,6 +174,7 @@ impl NewMember {
             MemberError::Refused("it holds no cluster: none had been made when it was taken".into())
         })?;
         let (wall_ms, entropy) = (self.clock.wall_ms(), &*self.entropy);
+        self.check_clock(&survey.header, wall_ms)?;
         let seconds = u32::try_from(wall_ms / 1_000).unwrap_or(u32::MAX);
         let above = survey
             .generation()

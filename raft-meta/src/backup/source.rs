@@ -15,7 +15,7 @@ use millet_proto::{
 
 use super::Survey;
 use crate::{
-    engine::{self, Engine, EngineKind},
+    engine::{self, EngineKind},
     group::GroupMachine,
     log::{Wal, WalOptions},
     machine::{Machine, MetaGroup},
@@ -140,41 +140,34 @@ pub(super) struct Directory {
     machine: Machine,
     state: SnapshotFile,
     state_index: u64,
-    /// Filled only to make a copy of.
-    scratch: Arc<dyn Engine>,
 }
 
 impl Directory {
-    /// Reads snapshots and log of `old`. `new`: where the state is put together on the way. Of `old` nothing
-    /// is changed, but for a torn tail of its log, as at any start; a file that is gone in the end lies there.
+    /// Reads snapshots and log of `old`. `scratch`: a folder where the state is put together on the way; its
+    /// files are the caller's to remove. Of `old` nothing is changed, but for a torn tail of its log, as at
+    /// any start; a file that is gone in the end lies there.
     pub(super) fn open(
         disk: &Arc<dyn Disk>,
         threads: &dyn Threads,
         incarnation: u64,
-        (old, new): (&Path, &Path),
-        kind: EngineKind,
+        old: &Path,
+        scratch: &Path,
     ) -> io::Result<Self> {
         let wal = Wal::open(Arc::clone(disk), threads, &old.join("log"), WalOptions::new(incarnation));
         let wal = wal.map_err(io::Error::other)?;
-        let snapshots =
-            |dir: &Path, group| SnapshotFiles::open(Arc::clone(disk), dir.join("snapshots"), group);
+        let snapshots = |group| SnapshotFiles::open(Arc::clone(disk), old.join("snapshots"), group);
         let mut meta = MetaGroup::new(|_| ());
-        replay(&wal, META, &snapshots(old, META)?, &mut meta)?;
+        replay(&wal, META, &snapshots(META)?, &mut meta)?;
         let machine = meta.machine().read().clone();
-        let scratch = engine::open(kind, Arc::clone(disk), &new.join("state"), CACHE_BYTES)?;
-        scratch.wipe()?;
-        let mut state = StateGroup::open(Arc::clone(&scratch))?;
-        let files = snapshots(old, STATE)?;
+        // redb, whatever the members use: all its files lie on World's disk, where they can be removed.
+        let engine = engine::open(EngineKind::Redb, Arc::clone(disk), scratch, CACHE_BYTES)?;
+        let mut state = StateGroup::open(Arc::clone(&engine))?;
+        let files = snapshots(STATE)?;
         replay(&wal, STATE, &files, &mut state)?;
         let state_index = state.applied().index;
         let state = files.draft(state.snapshot()?)?;
-        Ok(Self { machine, state, state_index, scratch })
-    }
-
-    /// Empties the scratch: the new member fills it from its snapshot.
-    pub(super) fn clear(&self) -> io::Result<()> {
-        self.scratch.wipe()?;
-        self.scratch.close()
+        engine.close()?;
+        Ok(Self { machine, state, state_index })
     }
 }
 

@@ -1,6 +1,8 @@
 //! The change of members under way: noted in the log before its first step, so that whoever leads next goes
 //! on with it (R34), and the ids of members, which are given out here and never twice. What a change does
-//! to the groups is `member::change`.
+//! to the groups is `member::carry`.
+
+use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
@@ -8,6 +10,11 @@ use super::{Machine, Reply, State};
 
 /// Changes of members need this feature level: a build that does not know them stops (R24).
 pub const MEMBERS_LEVEL: u32 = 2;
+/// From this feature level on the log says from where a change can only be completed, and what came of it.
+pub const OUTCOMES_LEVEL: u32 = 3;
+/// Changes that have ended and are remembered, some 60 bytes each. Who left before them is let in nowhere
+/// either, but is no more told so.
+const ENDED: usize = 256;
 
 /// A change of members, the same over all groups.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -37,11 +44,44 @@ pub enum MemberStep {
         /// Which.
         id: u64,
     },
-    /// All groups have it.
+    /// All groups have it. Written below [`OUTCOMES_LEVEL`], where [`MemberStep::Ended`] says more.
     End {
         /// Which.
         id: u64,
     },
+    /// From here on groups get their new voters, so that it can only be completed: given up, it might leave
+    /// the groups with different voters.
+    NoReturn {
+        /// Which.
+        id: u64,
+        /// The address of who goes, so that it can be told.
+        leaver: Option<String>,
+    },
+    /// All groups have it.
+    Ended {
+        /// What was carried out; of one that was given up, what undid it.
+        change: MemberChange,
+    },
+}
+
+/// A change that has ended.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct EndedChange {
+    /// What was carried out.
+    pub change: MemberChange,
+    /// It undid a change that was given up.
+    pub given_up: bool,
+}
+
+/// What came with [`OUTCOMES_LEVEL`].
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Outcomes {
+    /// The change under way can only be completed.
+    no_return: bool,
+    /// Where who goes is reached, once known.
+    leaver: Option<String>,
+    /// The last ones, newest last.
+    ended: VecDeque<EndedChange>,
 }
 
 /// What the machine knows of members.
@@ -73,8 +113,31 @@ impl Machine {
         self.state.more.roster.last_id
     }
 
+    /// Whether the change under way can only be completed.
+    pub fn member_change_is_final(&self) -> bool {
+        self.state.outcomes.no_return
+    }
+
+    /// The address of who goes in the change under way, once it was noted.
+    pub fn member_leaver(&self) -> Option<&str> {
+        self.state.outcomes.leaver.as_deref()
+    }
+
+    /// The last changes that have ended, oldest first.
+    pub fn ended_changes(&self) -> impl Iterator<Item = &EndedChange> {
+        self.state.outcomes.ended.iter()
+    }
+
+    /// Whether a member has left for good, as far back as is remembered: its id never comes back.
+    pub fn has_left(&self, member: u64) -> bool {
+        self.ended_changes().any(|ended| ended.change.remove == Some(member))
+    }
+
     /// Whether a change that began has ended, and whether it was given up.
     pub fn member_change_ended(&self, id: u64) -> Option<bool> {
+        if let Some(ended) = self.ended_changes().find(|ended| ended.change.id == id) {
+            return Some(ended.given_up);
+        }
         let roster = &self.state.more.roster;
         match &roster.change {
             Some(change) if change.id == id => None,
@@ -86,10 +149,16 @@ impl Machine {
 
 impl State {
     pub(super) fn members(&mut self, index: u64, step: MemberStep) -> Reply {
-        if self.head.feature < MEMBERS_LEVEL {
-            return Reply::Refused(format!("changes of members need feature level {MEMBERS_LEVEL}"));
+        let level = match &step {
+            MemberStep::Begin { .. } | MemberStep::Cancel { .. } | MemberStep::End { .. } => MEMBERS_LEVEL,
+            MemberStep::NoReturn { .. } | MemberStep::Ended { .. } => OUTCOMES_LEVEL,
+        };
+        if self.head.feature < level {
+            return Reply::Refused(format!("this step of a change of members needs feature level {level}"));
         }
-        let roster = &mut self.more.roster;
+        // Below their level they stay empty: other builds apply the same entries.
+        let knows_outcomes = self.head.feature >= OUTCOMES_LEVEL;
+        let (roster, outcomes) = (&mut self.more.roster, &mut self.outcomes);
         match step {
             MemberStep::Begin { above, add, remove } => {
                 if let Some(have) = &roster.change {
@@ -105,16 +174,32 @@ impl State {
                 let change = MemberChange { id: index, add, remove };
                 roster.change = Some(change.clone());
                 roster.cancelled = false;
+                (outcomes.no_return, outcomes.leaver) = (false, None);
                 Reply::Change(change)
             }
             MemberStep::Cancel { id } => match &mut roster.change {
                 Some(change) if change.id == id => {
+                    if !roster.cancelled && outcomes.no_return {
+                        return Reply::Refused(format!(
+                            "{change} can only be completed: its groups get their new voters"
+                        ));
+                    }
                     if !std::mem::replace(&mut roster.cancelled, true) {
-                        change.remove = change.add.take().map(|(member, _)| member);
+                        let (member, addr) = change.add.take().unzip();
+                        change.remove = member;
+                        outcomes.leaver = addr.filter(|_| knows_outcomes);
                     }
                     Reply::Change(change.clone())
                 }
-                Some(_) | None => Reply::Refused(format!("change {id} of members is not under way")),
+                Some(_) | None => not_under_way(id),
+            },
+            MemberStep::NoReturn { id, leaver } => match &roster.change {
+                Some(change) if change.id == id => {
+                    outcomes.no_return = true;
+                    outcomes.leaver = outcomes.leaver.take().or(leaver);
+                    Reply::Change(change.clone())
+                }
+                Some(_) | None => not_under_way(id),
             },
             MemberStep::End { id } => {
                 if roster.change.as_ref().is_some_and(|change| change.id == id) {
@@ -123,8 +208,26 @@ impl State {
                 }
                 Reply::Done
             }
+            MemberStep::Ended { change } => {
+                if roster.change.as_ref() != Some(&change) {
+                    let known = outcomes.ended.iter().any(|ended| ended.change == change);
+                    return if known { Reply::Done } else { not_under_way(change.id) };
+                }
+                let given_up = std::mem::take(&mut roster.cancelled);
+                (roster.change, roster.ended) = (None, Some((change.id, given_up)));
+                (outcomes.no_return, outcomes.leaver) = (false, None);
+                outcomes.ended.push_back(EndedChange { change, given_up });
+                if outcomes.ended.len() > ENDED {
+                    outcomes.ended.pop_front();
+                }
+                Reply::Done
+            }
         }
     }
+}
+
+fn not_under_way(id: u64) -> Reply {
+    Reply::Refused(format!("change {id} of members is not under way"))
 }
 
 fn busy(have: &MemberChange) -> Reply {

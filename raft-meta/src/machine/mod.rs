@@ -37,7 +37,7 @@ use serde::{Deserialize, Serialize};
 pub use command::{CodecError, Command, Decision, FORMAT, Init, Op, Open, Renewed, ShardSet, Tick};
 pub use group::{MetaGroup, Published};
 pub use key::{LeaseKey, Secret};
-pub use members::{MEMBERS_LEVEL, MemberChange, MemberStep};
+pub use members::{EndedChange, MEMBERS_LEVEL, MemberChange, MemberStep, OUTCOMES_LEVEL};
 pub use recent::{Owned, Transition};
 pub use recover::Recovery;
 pub use reply::{OpResult, Opened, Reply, TickAnswer, Ticked};
@@ -50,7 +50,7 @@ use session::Sessions;
 use worker::Workers;
 
 /// The highest feature level this build can apply. A member that meets a higher one stops (R24).
-pub const FEATURE_LEVEL: u32 = 2;
+pub const FEATURE_LEVEL: u32 = 3;
 
 /// Who holds a grain, as of the last applied entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,6 +93,8 @@ struct More {
 struct State {
     head: Head,
     more: More,
+    /// Behind both where it is not empty, as `More` is behind the head.
+    outcomes: members::Outcomes,
     leases: LeaseTable,
 }
 

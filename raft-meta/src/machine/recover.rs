@@ -4,7 +4,7 @@
 
 use millet_core::{SessionId, limits};
 
-use super::{Init, Machine, More, State, command::millis, lease::LeaseTable, session::Sessions};
+use super::{Init, Machine, More, State, command::millis, session::Sessions};
 
 /// How a cluster starts anew. See [`Machine::recovered`].
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -42,7 +42,7 @@ impl Machine {
             roster: self.state.more.roster.recovered(recovery.member),
             quiet_until_ms: old.time_ms.saturating_add(longest),
         };
-        Self::from_state(State { head, more, leases: LeaseTable::default() })
+        Self::from_state(State { head, more, ..State::default() })
     }
 }
 

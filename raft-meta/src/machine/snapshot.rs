@@ -1,17 +1,19 @@
 //! The replicated state as bytes, in one fixed order: for snapshots, and for the hash by which members
 //! are compared.
 //!
-//! Layout: magic, version byte, length (u32) and postcard of the head and, unless empty, of what came later, row count (u64), rows of 36 or
+//! Layout: magic, version byte, length (u32) and postcard of the head and, unless empty, of what came later (`More`, then
+//! `Outcomes`), row count (u64), rows of 36 or
 //! 48 bytes each behind a tag byte, xxh3-64 of all before. Numbers are little endian.
 
 use std::io::{self, Read, Write};
 
 use millet_core::{Grant, SessionId};
+use serde::de::DeserializeOwned;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{
     CodecError, FEATURE_LEVEL, FORMAT, Head, LeaseKey, Machine, More, State, lease::LeaseRow,
-    lease::LeaseTable,
+    lease::LeaseTable, members::Outcomes,
 };
 
 const MAGIC: [u8; 4] = *b"MLtM";
@@ -81,6 +83,14 @@ fn damaged(why: impl ToString) -> io::Error {
     )
 }
 
+/// What came later, which earlier builds did not write.
+fn part<T: Default + DeserializeOwned>(bytes: &[u8]) -> io::Result<(T, &[u8])> {
+    match bytes {
+        [] => Ok((T::default(), bytes)),
+        _ => postcard::take_from_bytes(bytes).map_err(damaged),
+    }
+}
+
 impl State {
     fn write_to(&self, to: &mut dyn Write) -> io::Result<()> {
         let mut out = Hashing { to, hash: Xxh3::new() };
@@ -91,8 +101,12 @@ impl State {
 
     fn write_body(&self, out: &mut impl Write) -> io::Result<()> {
         let mut head = postcard::to_stdvec(&self.head).map_err(io::Error::other)?;
-        if self.more != More::default() {
+        let outcomes = self.outcomes != Outcomes::default();
+        if outcomes || self.more != More::default() {
             head = postcard::to_extend(&self.more, head).map_err(io::Error::other)?;
+        }
+        if outcomes {
+            head = postcard::to_extend(&self.outcomes, head).map_err(io::Error::other)?;
         }
         let len = u32::try_from(head.len()).ok().filter(|n| *n <= HEAD_BYTES);
         let len = len.ok_or_else(|| damaged(format!("a head of {} bytes", head.len())))?;
@@ -134,8 +148,8 @@ impl State {
         (&mut from.to).take(u64::from(len)).read_to_end(&mut head)?;
         from.hash.update(&head);
         let (head, rest) = postcard::take_from_bytes::<Head>(&head).map_err(damaged)?;
-        let more =
-            if rest.is_empty() { More::default() } else { postcard::from_bytes(rest).map_err(damaged)? };
+        let (more, rest) = part::<More>(rest)?;
+        let (outcomes, _) = part::<Outcomes>(rest)?;
         // A build that goes on without knowing what others apply differs from them for ever (R24).
         if head.feature > FEATURE_LEVEL {
             let why = format!(
@@ -149,7 +163,7 @@ impl State {
         if from.take::<8>()? != sum.to_le_bytes() {
             return Err(damaged("its checksum differs"));
         }
-        Ok(Self { head, more, leases })
+        Ok(Self { head, more, outcomes, leases })
     }
 
     fn read_rows<T: Read>(from: &mut Hashing<T>) -> io::Result<LeaseTable> {

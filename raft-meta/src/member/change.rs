@@ -1,33 +1,30 @@
-//! Changes of members over all groups (R34): checked and noted in the log by the leader of `meta`, then
-//! carried out by whoever leads it, step by step, until every group has them. A coordinator that dies leaves
-//! nothing to repair: the next leader finds the note and goes on. Every step may be repeated.
+//! Changes of members over all groups (R34), as they are wished for: checked, and noted in the log by the
+//! leader of `meta`. How a noted one is carried out is in `carry`.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
-    sync::{Arc, Weak},
+    collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
-use millet_proto::wire::{self, bootstrap_client::BootstrapClient, member_steps_client::MemberStepsClient};
+use futures::future::join_all;
+use millet_proto::wire::{self, bootstrap_client::BootstrapClient};
+use tonic::Status;
 
 use super::{
     MemberError, Running,
-    quorum::{Refusal, majority, removal},
-    running::{GROUPS, group_name},
-    steps::Step,
+    quorum::{Refusal, removal},
+    running::group_name,
 };
 use crate::{
     identity::{Membership, is_named},
     log::GroupId,
-    machine::{Command, MEMBERS_LEVEL, MemberChange, MemberStep, Reply},
+    machine::{Command, MemberChange, MemberStep, OUTCOMES_LEVEL, Reply},
     raft::Look,
 };
 
-/// Between two looks at a change under way; also what a new voter may lag behind, in time.
-const LOOK: Duration = Duration::from_millis(100);
-/// The new member answers within this, or is asked again.
-const ANSWER: Duration = Duration::from_secs(3);
-/// A voter that takes longer does not count when a member is removed.
+/// A new member answers within this, or is asked again.
+pub(super) const ANSWER: Duration = Duration::from_secs(3);
+/// A voter that takes longer does not count for a change.
 const PROBE: Duration = Duration::from_secs(1);
 /// A note in the log is committed by then.
 const COMMIT: Duration = Duration::from_secs(5);
@@ -65,6 +62,11 @@ impl Running {
         let under_way = self.machine.read().member_change().cloned();
         if wish.cancel {
             let Some(change) = under_way else { return Err(refused("no change of members is under way")) };
+            let looks = self.looks().await.map_err(MemberError::Unavailable)?;
+            // The machine refuses from the point of no return on; what an earlier build has begun has none.
+            if let Some(why) = half_way(&looks, &change) {
+                return Err(refused(format!("{change} can only be completed: {why}")));
+            }
             return self.note(MemberStep::Cancel { id: change.id }).await;
         }
         let looks = self.looks().await.map_err(MemberError::Unavailable)?;
@@ -87,10 +89,16 @@ impl Running {
         if let Some(addr) = &wish.add {
             self.fresh(addr).await?;
         }
-        if self.machine.read().feature_level() < MEMBERS_LEVEL {
-            self.put(Command::FeatureLevel(MEMBERS_LEVEL)).await?;
-        }
+        self.raise_level().await?;
         self.note(begin).await
+    }
+
+    /// Makes sure that the log may hold every step of a change.
+    pub(super) async fn raise_level(&self) -> Result<(), MemberError> {
+        if self.machine.read().feature_level() < OUTCOMES_LEVEL {
+            self.put(Command::FeatureLevel(OUTCOMES_LEVEL)).await?;
+        }
+        Ok(())
     }
 
     async fn note(&self, step: MemberStep) -> Result<Begun, MemberError> {
@@ -104,7 +112,7 @@ impl Running {
         }
     }
 
-    async fn put(&self, command: Command) -> Result<Reply, MemberError> {
+    pub(super) async fn put(&self, command: Command) -> Result<Reply, MemberError> {
         let proposal = self.meta.propose(command.encode().into());
         let unavailable = |e: String| MemberError::Unavailable(format!("{e}; repeat"));
         match tokio::time::timeout(COMMIT, proposal).await {
@@ -151,33 +159,43 @@ impl Running {
         Ok(())
     }
 
-    /// Asks every voter now: one that died a moment ago still counts as heard, and a set of voters that
-    /// needs it would stop the cluster.
-    async fn probe(&self, looks: &mut [(GroupId, Look)]) {
-        let mut asked = BTreeMap::new();
-        for node in looks.iter_mut().flat_map(|(_, l)| &mut l.nodes).filter(|n| n.answers) {
-            if let Entry::Vacant(answers) = asked.entry(node.id) {
-                let mut client = BootstrapClient::new(self.forward.channel(&node.addr));
-                let answer = tokio::time::timeout(PROBE, client.inspect(wire::InspectRequest {})).await;
-                let it = |r: &wire::InspectResponse| r.cluster == *self.cluster && r.member == node.id;
-                let here = node.id == self.member;
-                answers.insert(here || matches!(answer, Ok(Ok(r)) if it(r.get_ref())));
-            }
-            node.answers = asked[&node.id];
+    /// Asks everybody now who was heard lately: one that died a moment ago still counts as heard, and a set
+    /// of voters that needs it would stop the cluster. It must answer as itself.
+    pub(super) async fn probe(&self, looks: &mut [(GroupId, Look)]) {
+        let heard = looks.iter().flat_map(|(_, l)| &l.nodes).filter(|n| n.answers && n.id != self.member);
+        let heard: BTreeSet<_> = heard.map(|n| (n.id, n.addr.clone())).collect();
+        let asked = heard.into_iter().map(async |(id, addr)| {
+            let answer = self.inspect(&addr, PROBE).await;
+            (id, answer.is_ok_and(|found| self.is_itself(&found, id)))
+        });
+        let mut answers: BTreeMap<u64, bool> = join_all(asked).await.into_iter().collect();
+        answers.insert(self.member, true);
+        for node in looks.iter_mut().flat_map(|(_, l)| &mut l.nodes) {
+            node.answers = node.answers && answers.get(&node.id).is_some_and(|itself| *itself);
         }
+    }
+
+    /// Who is at an address.
+    pub(super) async fn inspect(&self, addr: &str, limit: Duration) -> Result<wire::InspectResponse, String> {
+        let mut client = BootstrapClient::new(self.forward.channel(addr));
+        match tokio::time::timeout(limit, client.inspect(wire::InspectRequest {})).await {
+            Ok(Ok(found)) => Ok(found.into_inner()),
+            Ok(Err(status)) => Err(Status::message(&status).to_owned()),
+            Err(_) => Err("no answer in time".into()),
+        }
+    }
+
+    pub(super) fn is_itself(&self, found: &wire::InspectResponse, id: u64) -> bool {
+        found.cluster == *self.cluster && found.member == id
     }
 
     /// Makes sure that who comes is there, and fresh: an old directory would bring back votes.
     async fn fresh(&self, addr: &str) -> Result<(), MemberError> {
-        let mut client = BootstrapClient::new(self.forward.channel(addr));
-        let answer = tokio::time::timeout(ANSWER, client.inspect(wire::InspectRequest {})).await;
-        let silent = |why: &str| {
+        let found = self.inspect(addr, ANSWER).await.map_err(|why| {
             MemberError::Unavailable(format!(
                 "{addr} does not answer ({why}): start the new member there with an empty data directory, then repeat"
             ))
-        };
-        let found =
-            answer.map_err(|_| silent("no answer in time"))?.map_err(|s| silent(s.message()))?.into_inner();
+        })?;
         if found.cluster.is_empty() {
             return Ok(());
         }
@@ -217,164 +235,62 @@ fn already(looks: &[(GroupId, Look)], wish: &Wish) -> Option<u64> {
     looks.iter().all(|(_, l)| voter(l) == Some(first) && !l.joint).then_some(first)
 }
 
-/// What a coordinator remembers between two looks; lost with it, and learnt again.
-#[derive(Default)]
-struct Seen {
-    change: u64,
-    adopted: bool,
-    /// Where the logs ended at the last look.
-    ends: BTreeMap<u32, u64>,
+/// Why a change cannot be given up: the groups might be left with different voters.
+fn half_way(looks: &[(GroupId, Look)], change: &MemberChange) -> Option<String> {
+    let votes = |l: &Look, id: u64| l.node(id).is_some_and(|n| n.voter);
+    let has_lost = |id: u64, l: &Look| !votes(l, id) && looks.iter().any(|(_, other)| votes(other, id));
+    looks.iter().find_map(|(group, look)| {
+        let group = group_name(*group);
+        if look.joint {
+            return Some(format!("group {group} is between its old voters and the new ones"));
+        }
+        if let Some((id, _)) = change.add.as_ref().filter(|(id, _)| votes(look, *id)) {
+            return Some(format!("member {id} votes in group {group} already"));
+        }
+        let lost = change.remove.filter(|id| has_lost(*id, look));
+        lost.map(|id| format!("group {group} has lost member {id} already"))
+    })
 }
 
-/// Carries out what is noted, while this member leads `meta`; ends with the member.
-pub(super) async fn drive(running: Weak<Running>, place: Membership) {
-    let mut seen = Seen::default();
-    loop {
-        tokio::time::sleep(LOOK).await;
-        let Some(running) = running.upgrade() else { return };
-        if !running.leadership().established {
-            seen = Seen::default();
-            continue;
-        }
-        let Some(change) = running.machine.read().member_change().cloned() else {
-            running.stage.send_if_modified(|stage| !std::mem::take(stage).is_empty());
-            continue;
-        };
-        if seen.change != change.id || change.add.is_none() {
-            seen = Seen { change: change.id, ..Seen::default() };
-        }
-        let stage = match advance(&running, &place, &change, &mut seen).await {
-            Ok(stage) => stage,
-            Err(why) => format!("{why}; trying again"),
-        };
-        running.stage.send_if_modified(|was| {
-            *was != stage && {
-                tracing::info!(%change, stage, "members change");
-                *was = stage;
-                true
-            }
-        });
-    }
-}
-
-/// As far as a change can go now; what it waits for.
-async fn advance(
-    running: &Arc<Running>,
-    place: &Membership,
-    change: &MemberChange,
-    seen: &mut Seen,
-) -> Result<String, String> {
-    if let Some((id, addr)) = &change.add {
-        if !std::mem::replace(&mut seen.adopted, true)
-            && let Err(why) = adopt(running, place, *id, addr).await
-        {
-            seen.adopted = false;
-            return Err(why);
-        }
-        if let Some(waits) = learn(running, *id, addr, seen).await? {
-            return Ok(waits);
-        }
-    }
-    if let Some(old) = change.remove {
-        for group in GROUPS {
-            let look = running.step(group, Step::Look).await?;
-            if look.leader == old && look.nodes.iter().any(|n| n.voter && n.id != old) {
-                let avoid = Step::Transfer { to: None, avoid: vec![old] };
-                running.step(group, avoid).await?;
-                return Ok(format!("group {} gets another leader", group_name(group)));
-            }
-        }
-    }
-    let add = change.add.as_ref().map(|(id, _)| *id);
-    let old = change.remove.and_then(|id| Some((id, address(running, id)?)));
-    for group in GROUPS {
-        let look = running.step(group, Step::Look).await?;
-        let will = |id: u64| Some(id) != change.remove && (Some(id) == add || votes(&look, id));
-        let voters: Vec<_> = look.nodes.iter().filter(|n| will(n.id)).collect();
-        let answering = voters.iter().filter(|n| n.answers).count();
-        // Once begun, a joint change that cannot be committed stops every other write too.
-        if !look.joint && answering < majority(voters.len()) {
-            return Ok(format!(
-                "group {}: {answering} of its new {} voters answer, {} must",
-                group_name(group),
-                voters.len(),
-                majority(voters.len())
-            ));
-        }
-        running.step(group, Step::Voters { add, remove: change.remove }).await?;
-    }
-    for group in GROUPS {
-        let look = running.step(group, Step::Look).await?;
-        let come = add.is_none_or(|id| look.node(id).is_some_and(|n| n.voter));
-        let gone = change.remove.is_none_or(|id| look.node(id).is_none());
-        if !come || !gone || look.joint || !look.settled {
-            return Ok(format!("group {} has not committed its new voters", group_name(group)));
-        }
-    }
-    running.put(Command::Members(MemberStep::End { id: change.id })).await.map_err(|e| e.to_string())?;
-    tracing::info!(%change, "members changed: every group has it");
-    if let Some((id, addr)) = old {
-        retire(running, id, &addr).await;
-    }
-    Ok(String::new())
-}
-
-fn votes(look: &Look, id: u64) -> bool {
-    look.node(id).is_some_and(|n| n.voter)
-}
-
-fn address(running: &Running, id: u64) -> Option<String> {
-    GROUPS.iter().find_map(|group| running.look_here(*group).node(id).map(|n| n.addr.clone()))
-}
-
-/// Brings the new member into the cluster; it takes part in nothing yet.
-async fn adopt(running: &Running, place: &Membership, id: u64, addr: &str) -> Result<(), String> {
-    let members = place.founders.iter();
-    let request = wire::AdoptRequest {
-        cluster: place.cluster.clone(),
-        member: id,
-        secret: place.secret.0.to_vec().into(),
-        members: members.map(|(id, addr)| wire::MemberAddress { id: *id, addr: addr.clone() }).collect(),
-        addr: addr.to_owned(),
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        member::{META, STATE},
+        raft::NodeLook,
     };
-    let mut client = BootstrapClient::new(running.forward.channel(addr));
-    match tokio::time::timeout(ANSWER, client.adopt(request)).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(status)) => Err(format!("member {id} at {addr} does not join: {}", status.message())),
-        Err(_) => Err(format!("member {id} at {addr} does not answer")),
-    }
-}
 
-/// Sends every group's log to the new member, until it is no further behind than one look.
-async fn learn(running: &Running, id: u64, addr: &str, seen: &mut Seen) -> Result<Option<String>, String> {
-    let mut waits = None;
-    for group in GROUPS {
-        let mut look = running.step(group, Step::Look).await?;
-        if look.node(id).is_none() {
-            look = running.step(group, Step::Learner { id, addr: addr.to_owned() }).await?;
-        }
-        let end = seen.ends.insert(group.0, look.last_log);
-        let Some(node) = look.node(id) else { return Err("the new member is not in the group yet".into()) };
-        if !node.voter && (node.matched == 0 || end.is_none_or(|end| node.matched < end)) {
-            let text = format!(
-                "member {id} catches up: group {} at entry {} of {}",
-                group_name(group),
-                node.matched,
-                look.last_log
-            );
-            waits.get_or_insert(text);
-        }
+    fn group(voters: &[u64], learners: &[u64]) -> Look {
+        let node = |id: &u64, voter| NodeLook {
+            id: *id,
+            addr: format!("m{id}:1"),
+            voter,
+            leaving: false,
+            matched: 1,
+            answers: true,
+        };
+        let nodes = voters.iter().map(|id| node(id, true)).chain(learners.iter().map(|id| node(id, false)));
+        Look { nodes: nodes.collect(), settled: true, ..Look::default() }
     }
-    Ok(waits)
-}
 
-/// Tells a member that it has left, if it is there: it stops asking for votes.
-async fn retire(running: &Running, id: u64, addr: &str) {
-    let request = wire::RetireMemberRequest { cluster: running.cluster.to_string(), to: id };
-    let mut client = MemberStepsClient::new(running.forward.channel(addr));
-    match tokio::time::timeout(ANSWER, client.retire(request)).await {
-        Ok(Ok(_)) => tracing::info!(member = id, addr, "told that it has left"),
-        Ok(Err(e)) => tracing::info!(member = id, addr, error = e.message(), "was not told that it has left"),
-        Err(_) => tracing::info!(member = id, addr, "was not told that it has left: no answer"),
+    /// R34: what one group has already, the other gets: the groups are never left with different voters.
+    #[test]
+    fn r34_a_change_that_any_group_has_is_not_given_up() {
+        let replace = MemberChange { id: 9, add: Some((4, "m4:1".into())), remove: Some(3) };
+        let remove = MemberChange { id: 9, add: None, remove: Some(3) };
+        let before = group(&[1, 2, 3], &[4]);
+        let why = |change: &MemberChange, meta: &Look, state: &Look| {
+            half_way(&[(META, meta.clone()), (STATE, state.clone())], change)
+        };
+        assert_eq!(why(&replace, &before, &before), None, "it has only learnt");
+        assert_eq!(why(&remove, &before, &before), None);
+        let joint = Look { joint: true, ..before.clone() };
+        assert!(why(&replace, &before, &joint).is_some_and(|why| why.contains("group state is between")));
+        let has = group(&[1, 2, 4], &[]);
+        assert!(why(&replace, &has, &before).is_some_and(|why| why.contains("member 4 votes in group meta")));
+        let lost = group(&[1, 2], &[]);
+        let said = why(&remove, &lost, &before).expect("one group has it");
+        assert_eq!(said, "group meta has lost member 3 already");
+        assert_eq!(why(&remove, &lost, &lost), None, "a learner's removal, or nothing at all");
     }
 }

@@ -1,7 +1,7 @@
 //! Making a cluster, once: every founder is asked first, this member writes the cluster down before any
 //! other hears of it, so that an interrupted `init` is finished by running it again.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use millet_core::world::Entropy;
 use millet_proto::wire::{self, bootstrap_client::BootstrapClient};
@@ -19,7 +19,7 @@ const FOUNDERS: usize = 9;
 
 impl Shared {
     /// See [`super::Member::init`].
-    pub(crate) async fn init(&self, members: &[String]) -> Result<Membership, MemberError> {
+    pub(crate) async fn init(self: &Arc<Self>, members: &[String]) -> Result<Membership, MemberError> {
         let _one = self.changing.lock().await;
         let list = founders(members, &self.options.addr)?;
         let place = match self.membership() {
@@ -28,7 +28,8 @@ impl Shared {
         };
         self.join(place.clone())?;
         let running = self.run(&place).await?;
-        let started = running.is_initialized().await.map_err(unavailable)?;
+        let own = running.is_initialized().await.map_err(unavailable)?;
+        let started = own || self.others_started(&place).await?;
         for (id, addr) in place.founders.iter().filter(|(id, _)| *id != place.member) {
             self.found(&place, *id, addr, started).await?;
         }
@@ -80,8 +81,20 @@ impl Shared {
         Ok(Membership { cluster, member: own, secret, founders })
     }
 
-    /// Brings one founder in. Once the groups have started, an empty founder has lost its data: its id
-    /// must never come back, so it is not given a second time.
+    /// Whether any group of another founder has started: then founders vote, also where this one, which was
+    /// away, knows nothing of it.
+    async fn others_started(&self, place: &Membership) -> Result<bool, MemberError> {
+        for (_, addr) in place.founders.iter().filter(|(id, _)| *id != place.member) {
+            let found = self.inspect(addr).await?;
+            if found.cluster == place.cluster && found.initialized {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Brings one founder in. Once any group has started, an empty founder has lost its data: its id must
+    /// never come back, so it is not given a second time.
     async fn found(&self, place: &Membership, id: u64, addr: &str, started: bool) -> Result<(), MemberError> {
         if started {
             let found = self.inspect(addr).await?;

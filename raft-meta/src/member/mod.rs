@@ -1,6 +1,7 @@
 //! One metadata member: its data directory, its log, its two Raft groups, its leader's duties. A member
 //! with an empty directory belongs to no cluster and serves `Bootstrap` only, until `init` is run once.
 
+mod carry;
 mod change;
 mod drive;
 mod init;

@@ -56,6 +56,24 @@ pub(crate) fn removal(group: &str, voters: &[(u64, bool)], member: u64) -> Resul
     Ok(())
 }
 
+/// Whether a change from `now` to `then` (ids, whether they answer) can be committed: once begun, it needs a
+/// majority of both, and one that cannot be committed stops every other write too.
+pub(crate) fn joint(group: &str, now: &[(u64, bool)], then: &[(u64, bool)]) -> Result<(), String> {
+    for (which, voters) in [("", now), ("new ", then)] {
+        let answering = voters.iter().filter(|(_, answers)| *answers).count();
+        if answering < majority(voters.len()) {
+            let silent: Vec<_> = voters.iter().filter(|(_, a)| !a).map(|(id, _)| id.to_string()).collect();
+            return Err(format!(
+                "group {group}: {answering} of its {} {which}voters answer, {} must (silent: {})",
+                voters.len(),
+                majority(voters.len()),
+                silent.join(", ")
+            ));
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,5 +110,16 @@ mod tests {
         assert_eq!(removal("meta", &voters(&[true; 4]), 4), Ok(()), "four bear no more than three");
         assert_eq!(removal("meta", &voters(&[true; 5]), 5), Ok(()), "four bear one");
         assert_eq!(removal("meta", &voters(&[true; 3]), 9), Ok(()), "no voter at all");
+    }
+
+    /// R34: who was heard a moment ago and does not answer now is not counted on, before and after alike.
+    #[test]
+    fn r34_voters_that_do_not_answer_hold_a_replacement_back_before_it_is_joint() {
+        let (one, two, three, new) = ((1, true), (2, false), (3, true), (4, false));
+        let why = joint("state", &[one, two, three], &[one, two, new]).expect_err("1 of 3 answer");
+        assert_eq!(why, "group state: 1 of its 3 new voters answer, 2 must (silent: 2, 4)");
+        assert_eq!(joint("state", &[one, two, three], &[one, three, new]), Ok(()), "the new one may be away");
+        let why = joint("meta", &[one, two], &[one]).expect_err("the old ones have to agree");
+        assert_eq!(why, "group meta: 1 of its 2 voters answer, 2 must (silent: 2)");
     }
 }

@@ -113,6 +113,8 @@ pub(crate) struct Running {
     pub(crate) backups: Arc<Semaphore>,
     /// What the change of members that this member coordinates waits for.
     pub(crate) stage: watch::Sender<String>,
+    /// Another member has said that this one has left.
+    pub(super) left: watch::Receiver<bool>,
     pub(super) core: Core,
     stop: watch::Sender<bool>,
     fail: watch::Sender<Option<String>>,
@@ -128,6 +130,8 @@ impl Running {
         let core = Core::start(&*options.threads).await?;
         let (meta, tide) = meta_group();
         let machine = meta.machine();
+        let (told, left) = watch::channel(false);
+        let told = Arc::new(told);
         let group = |group, on_disk| GroupOptions {
             group,
             member: place.member,
@@ -137,6 +141,7 @@ impl Running {
             snapshots: options.dir.join("snapshots"),
             threads: Arc::clone(&options.threads),
             dial: Arc::clone(&options.dial),
+            left: Arc::clone(&told),
             core: core.clone(),
             snapshot_every: options.snapshot_every,
             timing: options.timing,
@@ -192,6 +197,7 @@ impl Running {
             rosters: rosters.into(),
             backups: Arc::new(Semaphore::new(1)),
             stage: watch::Sender::default(),
+            left,
             core,
             stop,
             fail,
@@ -227,9 +233,9 @@ impl Running {
         self.ports.get(&group).cloned()
     }
 
-    /// Whether the groups have members: both, or `initialize` is not done.
+    /// Whether any group has members: from the first one on, members vote.
     pub(crate) async fn is_initialized(&self) -> io::Result<bool> {
-        Ok(self.meta.is_initialized().await? && self.state.is_initialized().await?)
+        Ok(self.meta.is_initialized().await? || self.state.is_initialized().await?)
     }
 
     pub(super) async fn initialize(&self, place: &Membership) -> io::Result<()> {

@@ -1,7 +1,7 @@
 //! What the services and the member's handle share: the data directory, and the running part once there
 //! is a cluster.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use millet_core::{NodeId, world::Threads};
 use parking_lot::Mutex;
@@ -73,14 +73,15 @@ impl Shared {
     }
 
     /// Starts the groups, if they do not run. The caller holds `changing`, or is alone.
-    pub(super) async fn run(&self, place: &Membership) -> Result<Arc<Running>, MemberError> {
+    pub(super) async fn run(self: &Arc<Self>, place: &Membership) -> Result<Arc<Running>, MemberError> {
         if let Some(running) = self.running() {
             return Ok(running);
         }
         let failed = |source| MemberError::Storage { dir: self.options.dir.clone(), source };
         let running = Arc::new(Running::start(&self.options, place).await.map_err(failed)?);
         self.running.send_replace(Some(Arc::clone(&running)));
-        running.core.spawn(super::change::drive(Arc::downgrade(&running), place.clone()));
+        running.core.spawn(super::carry::drive(Arc::downgrade(&running), place.clone()));
+        running.core.spawn(leave_when_told(Arc::downgrade(self), running.left.clone()));
         Ok(running)
     }
 
@@ -94,7 +95,7 @@ impl Shared {
     }
 
     /// Becomes part of a cluster that another member makes. `addr`: what that one calls this member.
-    pub(crate) async fn adopt(&self, place: Membership, addr: &str) -> Result<(), MemberError> {
+    pub(crate) async fn adopt(self: &Arc<Self>, place: Membership, addr: &str) -> Result<(), MemberError> {
         let _one = self.changing.lock().await;
         if addr != self.options.addr {
             let text = format!(
@@ -122,12 +123,12 @@ impl Shared {
             dir.retire()?;
             *self.identity.lock() = dir.identity().clone();
         }
+        tracing::warn!("this member has left its cluster for good; its data directory can be cleared");
         if let Some(running) = self.running.send_replace(None)
             && let Err(why) = running.stop(false).await
         {
             tracing::warn!(why, "this member failed while it left");
         }
-        tracing::warn!("this member has left its cluster; its data directory can be cleared");
         Ok(())
     }
 
@@ -168,5 +169,17 @@ impl Shared {
         self.running.send_replace(None);
         drop(self.dir.lock().take());
         stopped.map_err(|why| self.failed_with(why))
+    }
+}
+
+/// Leaves when another member says that this one was taken out while it was away. Runs on the groups' core:
+/// the last thing that [`Shared::retire`] does is to end it, and this with it.
+async fn leave_when_told(shared: Weak<Shared>, mut left: watch::Receiver<bool>) {
+    let told = left.wait_for(|left| *left).await.is_ok();
+    if told
+        && let Some(shared) = shared.upgrade()
+        && let Err(e) = shared.retire().await
+    {
+        tracing::warn!(error = %e, "this member was told that it has left its cluster, and cannot note it");
     }
 }

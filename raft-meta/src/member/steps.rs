@@ -75,9 +75,18 @@ impl Running {
 
     /// Every group as its leader sees it.
     pub(crate) async fn looks(&self) -> Result<Vec<(GroupId, Look)>, String> {
+        self.all(&Step::Look).await
+    }
+
+    /// The same by leaders that a quorum has confirmed since: nobody else has changed the voters.
+    pub(crate) async fn confirmed(&self) -> Result<Vec<(GroupId, Look)>, String> {
+        self.all(&Step::Read).await
+    }
+
+    async fn all(&self, step: &Step) -> Result<Vec<(GroupId, Look)>, String> {
         let mut looks = Vec::new();
         for group in GROUPS {
-            looks.push((group, self.step(group, Step::Look).await?));
+            looks.push((group, self.step(group, step.clone()).await?));
         }
         Ok(looks)
     }

@@ -21,7 +21,7 @@ use super::{
     files::SnapshotFiles,
     log::Log,
     machine::{Machine, Place, settle},
-    network::{Factory, Origin},
+    network::{Factory, Left, Origin},
     port::{GroupPort, Port},
     types::{Blob, Cfg, LeaderId},
 };
@@ -87,6 +87,8 @@ pub(crate) struct GroupOptions {
     pub(crate) snapshots: PathBuf,
     pub(crate) threads: Arc<dyn Threads>,
     pub(crate) dial: Dial,
+    /// Set when another member says that this one has left.
+    pub(crate) left: Left,
     pub(crate) core: Core,
     /// Entries between two snapshots.
     pub(crate) snapshot_every: u64,
@@ -205,7 +207,7 @@ impl<M: GroupMachine> Group<M> {
         let log = Log::open(Arc::clone(&options.log), options.group)?;
         let origin =
             Origin { cluster: Arc::clone(&options.cluster), member: options.member, group: options.group };
-        let factory = Factory { origin, dial: Arc::clone(&options.dial) };
+        let factory = Factory { origin, dial: Arc::clone(&options.dial), left: options.left };
         let (member, core) = (options.member, options.core.clone());
         let started = core.run(async move { Raft::new(member, config, factory, log, adapter).await }).await?;
         let raft = started

@@ -1,7 +1,10 @@
 //! One group's members: who votes, how far each is, and the steps by which they change. What is decided
 //! over all groups is `member::change`; this only asks openraft.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use millet_core::BoxFuture;
 use openraft::{BasicNode, ChangeMembers, Instant as _, async_runtime::WatchReceiver as _};
@@ -139,7 +142,11 @@ impl<M: GroupMachine> Roster for Group<M> {
                 changes.push(ChangeMembers::RemoveVoters([id].into()));
             }
             if changes.is_empty() {
-                return Ok(());
+                if !look.joint {
+                    return Ok(());
+                }
+                // Interrupted between its two steps: the set that is to be stays, alone.
+                changes.push(ChangeMembers::AddVoterIds(BTreeSet::new()));
             }
             let done = self.raft.change_membership(ChangeMembers::Batch(changes), false).await;
             done.map(|_| ()).map_err(failed)
@@ -215,5 +222,72 @@ impl<M: GroupMachine> Group<M> {
         if let Err(why) = self.hand_over_to(None, Vec::new()).await {
             tracing::warn!(why, "leadership was not handed over");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{path::PathBuf, sync::Arc};
+
+    use millet_core::world::Disk;
+    use millet_testkit::{SimDisk, StdThreads, until_async};
+    use openraft::{EntryPayload, Membership};
+
+    use super::*;
+    use crate::{
+        Timing,
+        log::{GroupId, Wal, WalOptions},
+        machine::MetaGroup,
+        raft::{Core, GroupOptions},
+    };
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    async fn alone() -> Group<MetaGroup> {
+        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
+        let threads = Arc::new(StdThreads);
+        let dir = PathBuf::from("/data");
+        let wal =
+            Wal::open(Arc::clone(&disk), &*threads, &dir.join("log"), WalOptions::new(1)).expect("fresh");
+        let dial = |addr: &str| {
+            tonic::transport::Endpoint::from_shared(format!("http://{addr}"))
+                .expect("an address")
+                .connect_lazy()
+        };
+        let options = GroupOptions {
+            group: GroupId(0),
+            member: 1,
+            cluster: "c1".into(),
+            log: Arc::new(wal),
+            disk,
+            snapshots: dir.join("snapshots"),
+            core: Core::start(&*threads).await.expect("a thread"),
+            threads,
+            dial: Arc::new(dial),
+            left: Arc::default(),
+            snapshot_every: 1_000,
+            timing: Timing::default(),
+            on_disk: false,
+        };
+        let group = Group::start(options, MetaGroup::new(|_| ())).await.expect("starts");
+        group.initialize(&[(1, "127.0.0.1:1".to_owned())].into()).await.expect("fresh");
+        until_async("it leads", async || Roster::look(&group).leader == 1, LIMIT).await;
+        group
+    }
+
+    /// R34: interrupted between its two steps, and with nothing left to change, as after a removal that was
+    /// given up: the joint set ends all the same.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn r34_a_joint_set_of_voters_ends_also_when_nothing_is_to_change() {
+        let group = alone().await;
+        let nodes = BTreeMap::from([(1, BasicNode { addr: "127.0.0.1:1".into() })]);
+        let joint = Membership::new(vec![[1].into(), [1].into()], nodes).expect("valid");
+        group.raft.append_membership(joint, EntryPayload::Blank, []).await.expect("appended");
+        until_async("it is joint", async || Roster::look(&group).joint, LIMIT).await;
+        Roster::change(&group, None, None).await.expect("done");
+        until_async("it is joint no more", async || !Roster::look(&group).joint, LIMIT).await;
+        let look = Roster::look(&group);
+        assert!(look.node(1).is_some_and(|n| n.voter) && look.nodes.len() == 1, "{look:?}");
+        group.shutdown().await;
     }
 }

@@ -19,6 +19,6 @@ pub(crate) use files::{SnapshotFile, SnapshotFiles};
 pub(crate) use handle::{Core, Group, GroupMetrics, GroupOptions, Leadership, ProposeError};
 pub(crate) use machine::Place;
 pub(crate) use members::{Look, NodeLook, Roster};
-pub(crate) use network::MESSAGE_BYTES;
+pub(crate) use network::{LEFT_HEADER, MESSAGE_BYTES};
 pub(crate) use offline::{Content, Founding, found, replay};
 pub(crate) use port::Port;

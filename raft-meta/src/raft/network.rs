@@ -23,6 +23,7 @@ use openraft::{
         TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
     },
 };
+use tokio::sync::watch;
 use tonic::{Code, Status, transport::Channel};
 
 use super::{
@@ -39,6 +40,12 @@ const PIECE: usize = 256 * 1024;
 const APPEND_ANSWER: Duration = Duration::from_secs(2);
 /// Messages of a stream may be this long: a batch of entries, the longest of which is one state value.
 pub(crate) const MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+
+/// On a refusal: the sender, by id, has left the cluster for good.
+pub(crate) const LEFT_HEADER: &str = "millet-left";
+
+/// Set when another member says that this one has left.
+pub(crate) type Left = Arc<watch::Sender<bool>>;
 
 /// Who sends: the part of the envelope that never changes.
 #[derive(Clone)]
@@ -58,6 +65,7 @@ impl Origin {
 pub(crate) struct Factory {
     pub(crate) origin: Origin,
     pub(crate) dial: Dial,
+    pub(crate) left: Left,
 }
 
 impl RaftNetworkFactory<Cfg> for Factory {
@@ -67,7 +75,7 @@ impl RaftNetworkFactory<Cfg> for Factory {
         let client = RaftClient::new((self.dial)(&node.addr))
             .max_decoding_message_size(MESSAGE_BYTES)
             .max_encoding_message_size(MESSAGE_BYTES);
-        Link { origin: self.origin.clone(), to: target, client, refused: 0 }
+        Link { origin: self.origin.clone(), to: target, client, refused: 0, left: Arc::clone(&self.left) }
     }
 }
 
@@ -78,6 +86,7 @@ pub(crate) struct Link {
     client: RaftClient<Channel>,
     /// Append streams in a row that could not be opened.
     refused: u32,
+    left: Left,
 }
 
 /// The longest pause before an append stream is opened again.
@@ -93,6 +102,15 @@ fn failed(status: &Status) -> RPCError<Cfg> {
         }
         _ => RPCError::Network(NetworkError::new(status)),
     }
+}
+
+/// The same, and hears it when this member has left.
+fn heard(left: &Left, member: u64, status: &Status) -> RPCError<Cfg> {
+    let who = status.metadata().get(LEFT_HEADER).and_then(|who| who.to_str().ok());
+    if who.and_then(|who| who.parse().ok()) == Some(member) {
+        left.send_replace(true);
+    }
+    failed(status)
 }
 
 fn broken(error: &std::io::Error) -> RPCError<Cfg> {
@@ -122,8 +140,9 @@ impl Link {
         let payload = codec::put(&(pre, rpc)).map_err(|e| broken(&e))?;
         let message = self.origin.message(self.to, payload);
         let answer = tokio::time::timeout(option.hard_ttl(), self.client.vote(message)).await;
-        let answer =
-            answer.map_err(|_| self.late(RPCTypes::Vote, option.hard_ttl()))?.map_err(|s| failed(&s))?;
+        let answer = answer
+            .map_err(|_| self.late(RPCTypes::Vote, option.hard_ttl()))?
+            .map_err(|s| heard(&self.left, self.origin.member, &s))?;
         codec::read(&answer.into_inner().payload).map_err(|e| broken(&e))
     }
 
@@ -183,6 +202,7 @@ impl RaftNetworkV2<Cfg> for Link {
         S: Stream<Item = AppendEntriesRequest<Cfg>> + OptionalSend + Unpin + 'static,
     {
         let (origin, to, waiting) = (self.origin.clone(), self.to, Arc::new(AtomicU64::new(0)));
+        let (left, own) = (Arc::clone(&self.left), self.origin.member);
         let sent = Arc::clone(&waiting);
         let requests = input.map(move |rpc| {
             sent.fetch_add(1, Ordering::Relaxed);
@@ -194,7 +214,7 @@ impl RaftNetworkV2<Cfg> for Link {
             let call = tokio::time::timeout(setup, self.client.append(requests)).await;
             let opened = match call {
                 Ok(Ok(answer)) => Ok(answer.into_inner()),
-                Ok(Err(status)) => Err(failed(&status)),
+                Ok(Err(status)) => Err(heard(&left, own, &status)),
                 Err(_) => Err(self.late(RPCTypes::AppendEntries, setup)),
             };
             if opened.is_err() {
@@ -204,8 +224,8 @@ impl RaftNetworkV2<Cfg> for Link {
             }
             let answers = opened?;
             let late = self.late(RPCTypes::AppendEntries, APPEND_ANSWER);
-            let out = stream::unfold(Some((answers, waiting, late)), |state| async move {
-                let (mut answers, waiting, late) = state?;
+            let out = stream::unfold(Some((answers, waiting, late, left)), move |state| async move {
+                let (mut answers, waiting, late, left) = state?;
                 let answer = loop {
                     match tokio::time::timeout(APPEND_ANSWER, answers.next()).await {
                         Ok(answer) => break answer?,
@@ -219,10 +239,10 @@ impl RaftNetworkV2<Cfg> for Link {
                     Ok(message) => {
                         codec::read::<StreamAppendResult<Cfg>>(&message.payload).map_err(|e| broken(&e))
                     }
-                    Err(status) => Err(failed(&status)),
+                    Err(status) => Err(heard(&left, own, &status)),
                 };
                 let go_on = matches!(&result, Ok(Ok(_)));
-                Some((result, go_on.then_some((answers, waiting, late))))
+                Some((result, go_on.then_some((answers, waiting, late, left))))
             });
             let out: BoxStream<'s, _> = Box::pin(out);
             Ok(out)

@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::running;
 use crate::{
     member::{Running, Shared},
-    raft::Port,
+    raft::{LEFT_HEADER, Port},
 };
 
 /// See the module.
@@ -54,9 +54,20 @@ fn entrance(shared: &Shared, envelope: &Envelope) -> Result<Arc<dyn Port>, Statu
         );
         return Err(Status::failed_precondition(text));
     }
+    if running.machine.read().has_left(envelope.from) {
+        return Err(has_left(envelope));
+    }
     running
         .port(envelope.group)
         .ok_or_else(|| Status::failed_precondition(format!("no group {} here", envelope.group)))
+}
+
+/// Tells a member that was away while it was taken out: it stops asking for votes.
+fn has_left(envelope: &Envelope) -> Status {
+    let text = format!("member {} has left cluster {} for good", envelope.from, envelope.cluster);
+    let mut status = Status::failed_precondition(text);
+    status.metadata_mut().insert(LEFT_HEADER, envelope.from.into());
+    status
 }
 
 async fn appends(

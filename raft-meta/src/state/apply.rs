@@ -14,7 +14,7 @@ use millet_proto::state::{Done, Op};
 
 use super::{
     command::StateResult,
-    rows::{self, HEADS, Head, OLDEST, SLOT_BYTES, SWEEP},
+    rows::{self, GENERATION, HEADS, Head, OLDEST, SLOT_BYTES, SWEEP},
 };
 use crate::engine::{Engine, Put};
 
@@ -104,11 +104,13 @@ impl<'a> Rows<'a> {
         fence(token.epoch, Epoch { grant: floor, activation: 0 })
     }
 
+    /// The type's generation floor, or that of all types.
     fn generation(&self, ty: &GrainType) -> io::Result<u32> {
-        Ok(self
-            .get(&rows::generation_key(ty))?
-            .map_or(Ok(Grant::default()), |b| rows::decode_grant(&b))?
-            .generation)
+        let floor = |key: &[u8]| {
+            let grant = self.get(key)?.map_or(Ok(Grant::default()), |b| rows::decode_grant(&b))?;
+            Ok::<_, io::Error>(grant.generation)
+        };
+        Ok(floor(&rows::generation_key(ty))?.max(floor(GENERATION)?))
     }
 
     /// An admitted token's generation ends the lower ones of its type (R11): a lower one is granted to

@@ -1,17 +1,13 @@
 //! The `state` group's rows in backups and recoveries: what they hold, and how they begin a new cluster
 //! (R16). Rows are read one at a time, in the form of a snapshot's content.
 
-use std::{
-    collections::BTreeSet,
-    io::{self, Read, Write},
-};
+use std::io::{self, Read, Write};
 
-use bytes::{BufMut, Bytes, BytesMut};
 use millet_core::{Grant, SessionId};
 
 use super::{
     copy::{read_row, write_end, write_row},
-    rows::{self, OLDEST, SWEEP},
+    rows::{self, GENERATION, OLDEST, SWEEP},
 };
 
 /// What a copy of the state holds.
@@ -27,8 +23,6 @@ pub struct StateSurvey {
     pub generation: u32,
     /// The oldest session that was taken.
     pub oldest: SessionId,
-    /// Types that have rows, by `GrainType::id`.
-    pub types: BTreeSet<u64>,
 }
 
 /// Reads a copy through.
@@ -37,7 +31,6 @@ pub fn survey(content: &mut dyn Read) -> io::Result<StateSurvey> {
     while let Some((key, value)) = read_row(content)? {
         found.rows += 1;
         found.bytes += (key.len() + value.len()) as u64;
-        found.types.extend(type_of(&key));
         match key.first() {
             Some(b'g' | b's') => {
                 found.generation = found.generation.max(rows::decode_grant(&value)?.generation)
@@ -50,39 +43,29 @@ pub fn survey(content: &mut dyn Read) -> io::Result<StateSurvey> {
         }
         if key == OLDEST {
             found.oldest = SessionId(rows::decode_u64(&value)?);
+        } else if key == GENERATION {
+            found.generation = found.generation.max(rows::decode_grant(&value)?.generation);
         }
     }
     Ok(found)
 }
 
-/// Writes a copy as the first state of a new cluster: values, versions and floors as they are, but every type
-/// that has rows at `generation`, so that no token of the old cluster is taken any more, and no session
-/// below `oldest`.
+/// Writes a copy as the first state of a new cluster: values, versions and floors as they are, but one floor
+/// at `generation` for all types, those included that have no row, so that no token of the old cluster is
+/// taken any more (G1), and no session below `oldest`.
 pub fn recover(
     content: &mut dyn Read,
     to: &mut dyn Write,
     generation: u32,
     oldest: SessionId,
 ) -> io::Result<()> {
-    let mut types = BTreeSet::new();
     while let Some((key, value)) = read_row(content)? {
-        types.extend(type_of(&key));
-        if key.first() != Some(&b'g') && key != OLDEST && key != SWEEP {
+        // A type's own floor lies below the one for all.
+        if key.first() != Some(&b'g') && ![GENERATION, OLDEST, SWEEP].contains(&&key[..]) {
             write_row(to, &key, &value)?;
         }
     }
-    for ty in types {
-        let mut key = BytesMut::with_capacity(9);
-        key.put_u8(b'g');
-        key.put_u64(ty);
-        write_row(to, &key, &rows::encode_grant(Grant { generation, index: 0 }))?;
-    }
+    write_row(to, GENERATION, &rows::encode_grant(Grant { generation, index: 0 }))?;
     write_row(to, OLDEST, &rows::encode_u64(oldest.0))?;
     write_end(to)
-}
-
-fn type_of(key: &Bytes) -> Option<u64> {
-    let (kind, rest) = key.split_first()?;
-    let id = rest.first_chunk::<8>()?;
-    matches!(kind, b'g' | b'h' | b's' | b'v').then(|| u64::from_be_bytes(*id))
 }

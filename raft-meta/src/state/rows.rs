@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `g` type | the type's generation floor |
 //! | `h` type, slot, key | a row's head: floor, session, version, writer |
-//! | `m` name | the machine's own: oldest session, sweep position |
+//! | `m` name | the machine's own: oldest session, sweep position, the generation floor of all types |
 //! | `s` type, shard | a shard's floor |
 //! | `v` type, slot, key | a row's value, apart, so that raising a floor does not rewrite it |
 
@@ -23,6 +23,9 @@ pub(super) const SLOT_BYTES: usize = 128;
 pub(super) const HEADS: (&[u8], &[u8]) = (b"h", b"i");
 /// The oldest session that lives.
 pub(super) const OLDEST: &[u8] = b"m oldest";
+/// The generation floor of all types, also of those without a row: above everything that the cluster a
+/// recovery came from can have granted (R16).
+pub(super) const GENERATION: &[u8] = b"m generation";
 /// Where the next sweep goes on.
 pub(super) const SWEEP: &[u8] = b"m sweep";
 

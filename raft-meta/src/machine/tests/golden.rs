@@ -59,7 +59,21 @@ fn commands() -> Vec<(&'static str, Command)> {
                 ownership: Ownership::Sharded { shards: 8 },
             },
         ),
+        (
+            "members begin",
+            Command::Members(MemberStep::Begin { above: 3, add: Some("m4:1".into()), remove: Some(3) }),
+        ),
+        ("members cancel", Command::Members(MemberStep::Cancel { id: 300 })),
+        ("members end", Command::Members(MemberStep::End { id: 300 })),
+        (
+            "members no return",
+            Command::Members(MemberStep::NoReturn { id: 300, leaver: Some("m3:1".into()) }),
+        ),
+        ("members ended", Command::Members(MemberStep::Ended { change: change() })),
     ]
+}
+fn change() -> MemberChange {
+    MemberChange { id: 300, add: Some((4, "m4:1".into())), remove: Some(3) }
 }
 
 fn replies() -> Vec<(&'static str, Reply)> {
@@ -91,6 +105,7 @@ fn replies() -> Vec<(&'static str, Reply)> {
         ("decided", Reply::Decided(vec![true, false])),
         ("swept", Reply::Swept { deleted: 3 }),
         ("refused", Reply::Refused("no".into())),
+        ("change", Reply::Change(change())),
     ]
 }
 
@@ -139,6 +154,11 @@ decisions: 010403a2220302000007a2220302010703ac020108a2220302020703ac020802
 sweep: 0105e807
 feature: 010601
 type: 01070452616e6b0108
+members begin: 0108000301046d343a310103
+members cancel: 010801ac02
+members end: 010802ac02
+members no return: 010803ac0201046d333a31
+members ended: 010804ac020104046d343a310103
 ";
 const GOLDEN_REPLIES: &str = "
 done: 0100
@@ -148,4 +168,5 @@ batch: 0103060003ac020001070103ac020203040705026e6f
 decided: 0104020100
 swept: 010503
 refused: 0106026e6f
+change: 0107ac020104046d343a310103
 ";

@@ -2,6 +2,7 @@
 
 mod golden;
 mod leases;
+mod members;
 mod properties;
 mod sessions;
 mod shards;

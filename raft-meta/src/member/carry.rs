@@ -1,0 +1,306 @@
+//! A noted change of members, carried out by whoever leads `meta`, step by step, until every group has it
+//! (R34). A coordinator that dies leaves nothing to repair: the next leader finds the note and goes on. Every
+//! step may be repeated.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use millet_proto::wire::{self, bootstrap_client::BootstrapClient, member_steps_client::MemberStepsClient};
+use tonic::Code;
+
+use super::{
+    Running,
+    change::ANSWER,
+    quorum,
+    running::{GROUPS, group_name},
+    steps::Step,
+};
+use crate::{
+    identity::Membership,
+    log::GroupId,
+    machine::{Command, MemberChange, MemberStep, Reply},
+    raft::Look,
+    service::NOT_DONE_HEADER,
+};
+
+/// Between two looks at a change under way; also what a new voter may lag behind, in time.
+const LOOK: Duration = Duration::from_millis(100);
+/// Times that a member is told that it has left: with the pauses between, about two minutes, a restart of
+/// its machine. Who was away longer is told when it asks for votes.
+const FAREWELLS: u32 = 10;
+/// The first pause between two of them, doubling up to the longest.
+const FAREWELL_PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+
+/// What a coordinator remembers between two looks; lost with it, and learnt again.
+#[derive(Default)]
+struct Seen {
+    change: u64,
+    /// Who comes is there, as itself.
+    there: bool,
+    /// Where the logs ended at the last look.
+    ends: BTreeMap<u32, u64>,
+}
+
+/// Carries out what is noted, while this member leads `meta`; ends with the member.
+pub(super) async fn drive(running: Weak<Running>, place: Membership) {
+    let mut seen = Seen::default();
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let Some(running) = running.upgrade() else { return };
+        if !running.leadership().established {
+            seen = Seen::default();
+            continue;
+        }
+        let Some(change) = running.machine.read().member_change().cloned() else {
+            running.stage.send_if_modified(|stage| !std::mem::take(stage).is_empty());
+            continue;
+        };
+        if seen.change != change.id || change.add.is_none() {
+            seen = Seen { change: change.id, ..Seen::default() };
+        }
+        let stage = match advance(&running, &place, &change, &mut seen).await {
+            Ok(stage) => stage,
+            Err(why) => format!("{why}; trying again"),
+        };
+        running.stage.send_if_modified(|was| {
+            *was != stage && {
+                tracing::info!(%change, stage, "members change");
+                *was = stage;
+                true
+            }
+        });
+    }
+}
+
+/// As far as a change can go now; what it waits for.
+async fn advance(
+    running: &Arc<Running>,
+    place: &Membership,
+    change: &MemberChange,
+    seen: &mut Seen,
+) -> Result<String, String> {
+    if let Some((id, addr)) = &change.add
+        && let Some(waits) = bring(running, place, *id, addr, seen).await?
+    {
+        return Ok(waits);
+    }
+    if let Some(old) = change.remove
+        && let Some(waits) = relieve(running, old).await?
+    {
+        return Ok(waits);
+    }
+    match vote(running, change).await? {
+        Some(waits) => Ok(waits),
+        None => end(running, change).await.map(|()| String::new()),
+    }
+}
+
+/// Brings in who comes and lets it catch up. An id that a group knows is only looked at: an empty directory
+/// under it would have forgotten what its member has acknowledged, and the votes that it gave.
+async fn bring(
+    running: &Running,
+    place: &Membership,
+    id: u64,
+    addr: &str,
+    seen: &mut Seen,
+) -> Result<Option<String>, String> {
+    let looks = running.confirmed().await?;
+    let knows = |l: &Look| l.node(id).is_some();
+    let votes = looks.iter().any(|(_, l)| l.node(id).is_some_and(|n| n.voter || n.leaving));
+    // Who votes already need not be there: the others may be enough, and the change can only be completed.
+    if !seen.there && !votes {
+        if looks.iter().any(|(_, l)| knows(l)) {
+            itself(running, id, addr).await?;
+        } else {
+            adopt(running, place, id, addr).await?;
+        }
+        seen.there = true;
+    }
+    learn(running, id, addr, votes, seen).await
+}
+
+/// Makes sure that who was brought in before is still there.
+async fn itself(running: &Running, id: u64, addr: &str) -> Result<(), String> {
+    let found = running.inspect(addr, ANSWER).await;
+    let found = found.map_err(|why| format!("member {id} at {addr} does not answer ({why})"))?;
+    if running.is_itself(&found, id) {
+        return Ok(());
+    }
+    Err(match found.cluster.is_empty() {
+        true => format!("member {id} at {addr} has lost its data since it came: cancel, then begin anew"),
+        false => format!("member {id} is not at {addr}, but member {} of {}", found.member, found.cluster),
+    })
+}
+
+/// Brings the new member into the cluster; it takes part in nothing yet.
+async fn adopt(running: &Running, place: &Membership, id: u64, addr: &str) -> Result<(), String> {
+    let members = place.founders.iter();
+    let request = wire::AdoptRequest {
+        cluster: place.cluster.clone(),
+        member: id,
+        secret: place.secret.0.to_vec().into(),
+        members: members.map(|(id, addr)| wire::MemberAddress { id: *id, addr: addr.clone() }).collect(),
+        addr: addr.to_owned(),
+    };
+    let mut client = BootstrapClient::new(running.forward.channel(addr));
+    match tokio::time::timeout(ANSWER, client.adopt(request)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(status)) => Err(format!("member {id} at {addr} does not join: {}", status.message())),
+        Err(_) => Err(format!("member {id} at {addr} does not answer")),
+    }
+}
+
+/// Sends every group's log to the new member, until it is no further behind than one look. Who `votes` in
+/// any group is not waited for.
+async fn learn(
+    running: &Running,
+    id: u64,
+    addr: &str,
+    votes: bool,
+    seen: &mut Seen,
+) -> Result<Option<String>, String> {
+    let mut waits = None;
+    for group in GROUPS {
+        let mut look = running.step(group, Step::Look).await?;
+        if look.node(id).is_none() {
+            look = running.step(group, Step::Learner { id, addr: addr.to_owned() }).await?;
+        }
+        let end = seen.ends.insert(group.0, look.last_log);
+        let Some(node) = look.node(id) else { return Err("the new member is not in the group yet".into()) };
+        if !votes && (node.matched == 0 || end.is_none_or(|end| node.matched < end)) {
+            let text = format!(
+                "member {id} catches up: group {} at entry {} of {}",
+                group_name(group),
+                node.matched,
+                look.last_log
+            );
+            waits.get_or_insert(text);
+        }
+    }
+    Ok(waits)
+}
+
+/// Takes leadership off who goes.
+async fn relieve(running: &Running, old: u64) -> Result<Option<String>, String> {
+    for group in GROUPS {
+        let look = running.step(group, Step::Look).await?;
+        if look.leader == old && look.nodes.iter().any(|n| n.voter && n.id != old) {
+            running.step(group, Step::Transfer { to: None, avoid: vec![old] }).await?;
+            return Ok(Some(format!("group {} gets another leader", group_name(group))));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a group has a change, committed.
+fn has(look: &Look, change: &MemberChange) -> bool {
+    let come = change.add.as_ref().is_none_or(|(id, _)| look.node(*id).is_some_and(|n| n.voter));
+    come && change.remove.is_none_or(|id| look.node(id).is_none()) && !look.joint && look.settled
+}
+
+/// Whether a group can commit its new voters; what it waits for.
+fn can_commit(group: GroupId, look: &Look, change: &MemberChange) -> Result<(), String> {
+    // Once begun, it is to be ended whoever answers.
+    if look.joint {
+        return Ok(());
+    }
+    let comes = change.add.as_ref().map(|(id, _)| *id);
+    let will = |id: u64, voter: bool| Some(id) != change.remove && (voter || Some(id) == comes);
+    let now: Vec<_> = look.nodes.iter().filter(|n| n.voter).map(|n| (n.id, n.answers)).collect();
+    let then = look.nodes.iter().filter(|n| will(n.id, n.voter)).map(|n| (n.id, n.answers));
+    quorum::joint(group_name(group), &now, &then.collect::<Vec<_>>())
+}
+
+/// Gives one group that lacks them its new voters; `None` once every group has them. One group a look: what
+/// became of it, and who answers then, is seen before the next one follows.
+async fn vote(running: &Running, change: &MemberChange) -> Result<Option<String>, String> {
+    let mut looks = running.looks().await?;
+    if looks.iter().all(|(_, look)| has(look, change)) {
+        return Ok(None);
+    }
+    running.probe(&mut looks).await;
+    let mut lacking = looks.iter().filter(|(_, look)| !has(look, change));
+    // Before the first one all must be able to: from then on there is no way back.
+    if !running.machine.read().member_change_is_final() {
+        for (group, look) in lacking.clone() {
+            if let Err(waits) = can_commit(*group, look, change) {
+                return Ok(Some(waits));
+            }
+        }
+        no_return(running, change, &looks).await?;
+    }
+    let Some((group, look)) = lacking.next() else { return Ok(None) };
+    if let Err(waits) = can_commit(*group, look, change) {
+        return Ok(Some(waits));
+    }
+    let add = change.add.as_ref().map(|(id, _)| *id);
+    running.step(*group, Step::Voters { add, remove: change.remove }).await?;
+    Ok(Some(format!("group {} has its new voters", group_name(*group))))
+}
+
+/// Notes that the change can only be completed, unless it was given up just before.
+async fn no_return(
+    running: &Running,
+    change: &MemberChange,
+    looks: &[(GroupId, Look)],
+) -> Result<(), String> {
+    running.raise_level().await.map_err(|e| e.to_string())?;
+    let leaver = change.remove.and_then(|old| looks.iter().find_map(|(_, look)| look.node(old)));
+    let leaver = leaver.map(|node| node.addr.clone());
+    let note = Command::Members(MemberStep::NoReturn { id: change.id, leaver });
+    match running.put(note).await.map_err(|e| e.to_string())? {
+        Reply::Change(now) if now == *change => Ok(()),
+        Reply::Change(_) => Err("it was given up".into()),
+        Reply::Refused(why) => Err(why),
+        other => Err(format!("the state machine answered {other:?}")),
+    }
+}
+
+/// Notes what was carried out, and tells who goes.
+async fn end(running: &Arc<Running>, change: &MemberChange) -> Result<(), String> {
+    running.raise_level().await.map_err(|e| e.to_string())?;
+    let leaver = running.machine.read().member_leaver().map(str::to_owned);
+    let note = Command::Members(MemberStep::Ended { change: change.clone() });
+    match running.put(note).await.map_err(|e| e.to_string())? {
+        Reply::Done => {}
+        Reply::Refused(why) => return Err(why),
+        other => return Err(format!("the state machine answered {other:?}")),
+    }
+    tracing::info!(%change, "members changed: every group has it");
+    if let (Some(id), Some(addr)) = (change.remove, leaver) {
+        running.core.spawn(farewell(Arc::downgrade(running), id, addr));
+    }
+    Ok(())
+}
+
+/// Tells a member that it has left until it has heard it, or for long enough; ends with this member.
+async fn farewell(running: Weak<Running>, id: u64, addr: String) {
+    let (mut pause, longest) = FAREWELL_PAUSES;
+    for _ in 0..FAREWELLS {
+        let Some(running) = running.upgrade() else { return };
+        match tell(&running, id, &addr).await {
+            Ok(what) => return tracing::info!(member = id, addr, "{what}"),
+            Err(why) => tracing::debug!(member = id, addr, why, "was not told yet that it has left"),
+        }
+        drop(running);
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(longest);
+    }
+    tracing::info!(member = id, addr, "was not told that it has left: it will be when it asks for votes");
+}
+
+/// What came of telling it; an error is worth another try.
+async fn tell(running: &Running, id: u64, addr: &str) -> Result<&'static str, String> {
+    let request = wire::RetireMemberRequest { cluster: running.cluster.to_string(), to: id };
+    let mut client = MemberStepsClient::new(running.forward.channel(addr));
+    match tokio::time::timeout(ANSWER, client.retire(request)).await {
+        Ok(Ok(_)) => Ok("told that it has left"),
+        Ok(Err(e)) if e.code() == Code::FailedPrecondition => Ok("another one is at its address"),
+        Ok(Err(e)) if e.metadata().contains_key(NOT_DONE_HEADER) => Ok("belongs to no cluster any more"),
+        Ok(Err(e)) => Err(e.message().to_owned()),
+        Err(_) => Err("no answer in time".into()),
+    }
+}
