@@ -1,9 +1,12 @@
 //! The key-value engines that hold the applied state of the `state` group: sled, and redb under the same
-//! suite, one config line away. An engine is a cache of snapshot file and log (R19): it may lose its
-//! latest writes in a crash, and everything in a power cut; it then says so by an older mark, or none.
+//! suite, one config line away. An engine is a cache of snapshot file and log (R19): what it holds is used
+//! again only after a clean close, and only if it is what was closed; after anything else it begins empty,
+//! says so by having no mark, and is rebuilt.
 //!
 //! Not here: what keys and values mean (`state`), and how a member recovers (`snapshot`).
 
+mod blocks;
+mod life;
 mod redb;
 mod sled;
 
@@ -30,13 +33,14 @@ pub trait Engine: Send + Sync + 'static {
     /// Keys from `from` on, in order, with their values: at least one if there is one, at most `items`,
     /// and no further one after `bytes` bytes.
     fn scan(&self, from: &[u8], items: usize, bytes: usize) -> io::Result<Vec<(Bytes, Bytes)>>;
-    /// The mark of the last `apply` that had one and is not lost.
+    /// The mark of the last `apply` that had one.
     fn mark(&self) -> io::Result<Option<Bytes>>;
-    /// Makes everything so far survive a power cut.
+    /// Makes everything so far durable. That alone does not make a later process use it: see [`Engine::close`].
     fn guard(&self) -> io::Result<()>;
     /// Removes everything, the mark included.
     fn wipe(&self) -> io::Result<()>;
-    /// Guards, and notes that this was a clean end. Nothing may be called after it.
+    /// Guards, and notes that this was a clean end, with a seal over what was closed: the next process uses it.
+    /// Nothing may be called after it.
     fn close(&self) -> io::Result<()>;
 }
 
@@ -62,8 +66,8 @@ impl FromStr for EngineKind {
     }
 }
 
-/// Opens the engine in `dir` (a folder of its own), which caches up to `cache_bytes` in memory. Damaged or possibly stale content is
-/// removed with a warning: the engine is then empty and its mark says so.
+/// Opens the engine in `dir` (a folder of its own), which caches up to `cache_bytes` in memory. Content that was not
+/// closed, or is not what was closed, is removed with a warning: the engine is then empty and has no mark.
 pub fn open(
     kind: EngineKind,
     disk: Arc<dyn Disk>,

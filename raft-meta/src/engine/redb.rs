@@ -1,26 +1,27 @@
-//! redb 4, on World's disk, so that the simulator can run it. Single changes are not synced (the log has
-//! them); a crash goes back to the last commit that was, made every so often and by the guard.
+//! redb 4, on World's disk, so that the simulator can run it. Single changes are not synced: the log has
+//! them, and a database that was not closed is not used again (`life`), whatever redb itself could recover.
+//! After a failed sync, for one, the page cache reads back what the disk never got.
 //!
-//! redb checks its pages' checksums only after a crash and when asked. So all of it is checked at every
-//! open, as the snapshot file is, and every value carries a checksum of its own, checked when it is read.
+//! redb checks its pages only after a crash and when asked, so a flipped bit in a key or a count would turn
+//! a row into another one, an older one or none. Every block below it has a checksum (`blocks`), which every
+//! read is held against: a running engine fails with `InvalidData`, and at open the note's seal over all of
+//! them decides. Whatever is wrong, the engine begins empty and is rebuilt, at the cost that `sled` names.
 
 use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::Arc,
 };
 
 use bytes::Bytes;
-use millet_core::world::{Disk, DiskFile};
+use millet_core::world::Disk;
 use parking_lot::{Mutex, RwLock};
-use redb::{Database, Durability, ReadableDatabase, StorageBackend, Table, TableDefinition};
-use xxhash_rust::xxh3::Xxh3;
+use redb::{Database, Durability, ReadableDatabase, StorageBackend, TableDefinition};
 
-use super::{Engine, Put, failed};
+use super::{Engine, Put, blocks::Blocks, failed, life};
 
 const FILE: &str = "state.redb";
-/// Values are [`sealed`].
 const DATA: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows");
 const MARK: TableDefinition<'_, (), &[u8]> = TableDefinition::new("applied");
 
@@ -39,15 +40,15 @@ pub struct RedbEngine {
     unsynced: Mutex<(usize, usize)>,
 }
 
-/// The database, and how its disk failed if it did.
+/// The database, and what is below it.
 struct Open {
     db: Database,
-    failure: Arc<OnceLock<String>>,
+    blocks: Arc<Blocks>,
 }
 
 impl RedbEngine {
-    /// Opens or creates it, and checks all of it. Empty afterwards, with a warning logged, if it is damaged.
-    /// A disk that fails or is full is an error: what it holds may be good.
+    /// Opens or creates it. Empty afterwards, with a warning logged, unless it was closed cleanly and is what
+    /// was closed. A disk that fails or is full is an error.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, cache_bytes: u64) -> io::Result<Self> {
         disk.create_dir(dir)?;
         let cache_bytes = usize::try_from(cache_bytes).unwrap_or(usize::MAX);
@@ -58,37 +59,51 @@ impl RedbEngine {
             db: RwLock::new(None),
             unsynced: Mutex::new((0, 0)),
         };
-        let opened = engine.open_database().or_else(|error| {
-            if error.kind() != io::ErrorKind::InvalidData {
-                return Err(error);
-            }
-            tracing::warn!(dir = %dir.display(), %error, "the state engine's file is unreadable and removed: it is rebuilt from snapshot and log");
-            engine.disk.remove(&engine.dir.join(FILE))?;
-            engine.open_database()
-        })?;
+        let closed = engine.closed().map_err(|e| engine.failed(&e))?;
+        life::begin(&*engine.disk, dir).map_err(|e| engine.failed(&e))?;
+        let opened = match closed {
+            Ok(blocks) => match engine.open_database(blocks) {
+                Err(e) if e.kind() == io::ErrorKind::InvalidData => engine.begin_empty(&e)?,
+                opened => opened?,
+            },
+            Err(why) => engine.begin_empty(&why)?,
+        };
         *engine.db.write() = Some(opened);
         Ok(engine)
     }
 
-    /// `InvalidData`: it is damaged.
-    fn open_database(&self) -> io::Result<Open> {
-        let path = self.dir.join(FILE);
-        let file = match self.disk.open(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let file = self.disk.create(&path, 0).map_err(|e| self.failed(&e))?;
-                self.disk.sync_dir(&self.dir).map_err(|e| self.failed(&e))?;
-                file
-            }
-            file => file.map_err(|e| self.failed(&e))?,
+    /// The file as it was closed, or why it must not be used.
+    fn closed(&self) -> io::Result<Result<Blocks, &'static str>> {
+        let Some(seal) = life::seal(&*self.disk, &self.dir)? else {
+            return Ok(Err("it was not closed cleanly"));
         };
-        let failure = Arc::new(OnceLock::new());
-        let backend = Backend { file, failure: Arc::clone(&failure) };
+        let damaged = [io::ErrorKind::NotFound, io::ErrorKind::InvalidData, io::ErrorKind::UnexpectedEof];
+        Ok(match self.disk.open(&self.path()).and_then(Blocks::over) {
+            Ok(blocks) if seal_of(&blocks) == seal => Ok(blocks),
+            Err(e) if !damaged.contains(&e.kind()) => return Err(e),
+            Ok(_) | Err(_) => Err("its file is not the one that was closed"),
+        })
+    }
+
+    fn begin_empty(&self, why: &dyn std::fmt::Display) -> io::Result<Open> {
+        let file = || {
+            if life::remove(&*self.disk, &self.path())? {
+                tracing::warn!(dir = %self.dir.display(), %why, "the state engine's file is removed: it is rebuilt from snapshot and log");
+            }
+            let file = self.disk.create(&self.path(), 0)?;
+            self.disk.sync_dir(&self.dir)?;
+            Blocks::over(file)
+        };
+        self.open_database(file().map_err(|e| self.failed(&e))?)
+    }
+
+    /// `InvalidData`: it is damaged.
+    fn open_database(&self, blocks: Blocks) -> io::Result<Open> {
+        let blocks = Arc::new(blocks);
+        let backend = Backend(Arc::clone(&blocks));
         let open = || -> Result<Database, redb::Error> {
             let builder = &mut Database::builder();
-            let mut db = builder.set_cache_size(self.cache_bytes).create_with_backend(backend)?;
-            if !db.check_integrity()? {
-                tracing::warn!(dir = %self.dir.display(), "the state engine's file was repaired");
-            }
+            let db = builder.set_cache_size(self.cache_bytes).create_with_backend(backend)?;
             let tx = db.begin_write()?;
             tx.open_table(DATA)?;
             tx.open_table(MARK)?;
@@ -97,11 +112,14 @@ impl RedbEngine {
         };
         // On damaged files redb may also panic.
         match catch_unwind(AssertUnwindSafe(open)) {
-            Ok(Ok(db)) => Ok(Open { db, failure }),
-            Ok(Err(e)) if is_disk(&e) => Err(self.failed(&e)),
-            Ok(Err(e)) => Err(self.damaged(&e)),
+            Ok(Ok(db)) => Ok(Open { db, blocks }),
+            Ok(Err(e)) => Err(self.explained(&e, &blocks)),
             Err(_) => Err(self.damaged(&"it panicked while opening")),
         }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.join(FILE)
     }
 
     fn failed(&self, error: &dyn std::fmt::Display) -> io::Error {
@@ -109,20 +127,23 @@ impl RedbEngine {
     }
 
     fn damaged(&self, why: &dyn std::fmt::Display) -> io::Error {
-        io::Error::new(io::ErrorKind::InvalidData, self.failed(why))
+        let what = format!("{why}; start this member again, and it is rebuilt from snapshot and log");
+        io::Error::new(io::ErrorKind::InvalidData, self.failed(&what))
     }
 
-    /// The value of a table's entry.
-    fn unseal(&self, key: &[u8], sealed: &[u8]) -> io::Result<Bytes> {
-        unsealed(key, sealed).map(Bytes::copy_from_slice).ok_or_else(|| {
-            self.damaged(&"a value is not what was written; stop this member, remove the engine's folder and start it again")
-        })
+    /// redb tells only the first one what has failed.
+    fn explained(&self, error: &redb::Error, blocks: &Blocks) -> io::Error {
+        match (error, blocks.failure()) {
+            (redb::Error::PreviousIo, Some(why)) => self.failed(&why),
+            _ if is_disk(error) => self.failed(error),
+            _ => self.damaged(error),
+        }
     }
 
     fn with<T>(&self, f: impl FnOnce(&Database) -> Result<T, redb::Error>) -> io::Result<T> {
         let db = self.db.read();
         let open = db.as_ref().ok_or_else(|| self.failed(&"it is closed"))?;
-        f(&open.db).map_err(|e| self.failed(&e))
+        f(&open.db).map_err(|e| self.explained(&e, &open.blocks))
     }
 
     /// Whether this commit is to be synced.
@@ -144,9 +165,9 @@ impl Engine for RedbEngine {
     }
 
     fn get(&self, key: &[u8]) -> io::Result<Option<Bytes>> {
-        let found = self
-            .with(|db| Ok(db.begin_read()?.open_table(DATA)?.get(key)?.map(|v| self.unseal(key, v.value()))));
-        found?.transpose()
+        self.with(|db| {
+            Ok(db.begin_read()?.open_table(DATA)?.get(key)?.map(|v| Bytes::copy_from_slice(v.value())))
+        })
     }
 
     fn apply(&self, puts: &[Put], mark: Option<&[u8]>) -> io::Result<()> {
@@ -159,12 +180,12 @@ impl Engine for RedbEngine {
                 let mut data = tx.open_table(DATA)?;
                 for (key, value) in puts {
                     match value {
-                        Some(value) => seal(&mut data, key, value)?,
+                        Some(value) => drop(data.insert(&key[..], &value[..])?),
                         None => drop(data.remove(&key[..])?),
                     }
                 }
                 if let Some(mark) = mark {
-                    tx.open_table(MARK)?.insert((), &sealed(MARK_KEY, mark)[..])?;
+                    tx.open_table(MARK)?.insert((), mark)?;
                 }
             }
             Ok(tx.commit()?)
@@ -172,28 +193,26 @@ impl Engine for RedbEngine {
     }
 
     fn scan(&self, from: &[u8], items: usize, bytes: usize) -> io::Result<Vec<(Bytes, Bytes)>> {
-        let found: Vec<io::Result<(Bytes, Bytes)>> = self.with(|db| {
+        self.with(|db| {
             let (mut found, mut size) = (Vec::new(), 0);
             let data = db.begin_read()?.open_table(DATA)?;
             for pair in data.range(from..)? {
                 let (key, value) = pair?;
                 let (key, value) = (key.value(), value.value());
                 size += key.len() + value.len();
-                found.push(self.unseal(key, value).map(|v| (Bytes::copy_from_slice(key), v)));
+                found.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
                 if found.len() >= items || size >= bytes {
                     break;
                 }
             }
             Ok(found)
-        })?;
-        found.into_iter().collect()
+        })
     }
 
     fn mark(&self) -> io::Result<Option<Bytes>> {
-        let found = self.with(|db| {
-            Ok(db.begin_read()?.open_table(MARK)?.get(())?.map(|v| self.unseal(MARK_KEY, v.value())))
-        });
-        found?.transpose()
+        self.with(|db| {
+            Ok(db.begin_read()?.open_table(MARK)?.get(())?.map(|v| Bytes::copy_from_slice(v.value())))
+        })
     }
 
     fn guard(&self) -> io::Result<()> {
@@ -220,45 +239,17 @@ impl Engine for RedbEngine {
 
     fn close(&self) -> io::Result<()> {
         self.guard()?;
-        let Some(Open { db, failure }) = self.db.write().take() else { return Ok(()) };
+        let Some(Open { db, blocks }) = self.db.write().take() else { return Ok(()) };
         // It writes once more, and tells nobody how that went.
         drop(db);
-        failure.get().map_or(Ok(()), |why| Err(self.failed(why)))
+        let noted = blocks.sync().and_then(|()| life::end(&*self.disk, &self.dir, &seal_of(&blocks)));
+        noted.map_err(|e| self.failed(&e))
     }
 }
 
-/// What the mark's checksum takes for its key.
-const MARK_KEY: &[u8] = b"mark";
-/// Bytes of a value's checksum.
-const SEAL: usize = 8;
-
-/// Covers the key: a value under another key is damage too.
-fn checksum(key: &[u8], value: &[u8]) -> [u8; SEAL] {
-    let mut hash = Xxh3::new();
-    hash.update(&(key.len() as u64).to_le_bytes());
-    hash.update(key);
-    hash.update(value);
-    hash.digest().to_le_bytes()
-}
-
-/// A value behind its checksum.
-fn sealed(key: &[u8], value: &[u8]) -> Vec<u8> {
-    [&checksum(key, value)[..], value].concat()
-}
-
-/// The value, if it is the one that was written under the key.
-fn unsealed<'a>(key: &[u8], sealed: &'a [u8]) -> Option<&'a [u8]> {
-    let (sum, value) = sealed.split_first_chunk::<SEAL>()?;
-    (checksum(key, value) == *sum).then_some(value)
-}
-
-/// Inserts a value as [`sealed`], without a copy in between.
-fn seal(data: &mut Table<'_, &[u8], &[u8]>, key: &[u8], value: &[u8]) -> Result<(), redb::Error> {
-    let mut place = data.insert_reserve(key, SEAL + value.len())?;
-    let (sum, rest) = place.as_mut().split_at_mut(SEAL);
-    sum.copy_from_slice(&checksum(key, value));
-    rest.copy_from_slice(value);
-    Ok(())
+/// What the note says of a file.
+fn seal_of(blocks: &Blocks) -> String {
+    format!("{:032x}", blocks.digest())
 }
 
 /// Whether it is the disk that failed. A file that ends too early is damage.
@@ -271,23 +262,7 @@ fn is_disk(error: &redb::Error) -> bool {
 }
 
 /// World's file as redb's storage. The member's own lock on its data folder keeps other processes out.
-///
-/// Nothing is written behind a failed write or sync: redb would try once more when it is closed, and the
-/// disk would promise nothing (G2).
-struct Backend {
-    file: Box<dyn DiskFile>,
-    /// The first failure.
-    failure: Arc<OnceLock<String>>,
-}
-
-impl Backend {
-    fn change(&self, change: impl FnOnce(&dyn DiskFile) -> io::Result<()>) -> io::Result<()> {
-        if let Some(why) = self.failure.get() {
-            return Err(io::Error::other(format!("its disk has failed before: {why}")));
-        }
-        change(&*self.file).inspect_err(|e| drop(self.failure.set(e.to_string())))
-    }
-}
+struct Backend(Arc<Blocks>);
 
 impl std::fmt::Debug for Backend {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -297,18 +272,18 @@ impl std::fmt::Debug for Backend {
 
 impl StorageBackend for Backend {
     fn len(&self) -> io::Result<u64> {
-        self.file.len()
+        Ok(self.0.len())
     }
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.file.read_at(offset, out)
+        self.0.read(offset, out)
     }
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.change(|file| file.set_len(len))
+        self.0.set_len(len)
     }
     fn sync_data(&self) -> io::Result<()> {
-        self.change(|file| file.sync_data())
+        self.0.sync()
     }
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.change(|file| file.write_at(offset, data))
+        self.0.write(offset, data)
     }
 }

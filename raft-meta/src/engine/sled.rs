@@ -1,8 +1,17 @@
 //! sled 0.34.7. Its `flush` syncs neither its file nor its blob files (values of 16 KB and more), so a
-//! power cut may lose or corrupt anything: the guard is flush, then `syncfs` (R19), and a database that
-//! was open when the machine went down is not trusted at all.
+//! power cut may lose or corrupt anything: the guard is flush, then `syncfs` (R19). Opening, it leaves out
+//! whatever it finds damaged, without a word: a row is then an older one, or none, under the latest mark.
 //!
-//! Beside it lies a note, `life`: `running` or `clean`, and the machine's boot id.
+//! So it is used again only after a clean close (`life`), whose seal holds two digests. One is over all of
+//! its files and is compared before sled sees them: sled believes lengths that it reads, and panics. The
+//! other is over all rows, taken through sled, and compared with what sled serves after it has opened them:
+//! damage that was there when the files were closed is in the first digest, not in this one. A running sled
+//! checks the CRC of whatever it reads.
+//!
+//! **What that costs.** A close reads all rows and all files, an open after it does too. Any other start,
+//! after `kill -9` as after a power cut, rebuilds: it reads the group's snapshot file, writes its rows into an
+//! empty sled and applies the log from there. That is proportional to the snapshot, whatever was in the
+//! engine; docs/operations.md has figures.
 
 use std::{
     io,
@@ -14,13 +23,15 @@ use std::{
 use bytes::Bytes;
 use millet_core::world::Disk;
 use parking_lot::RwLock;
+use xxhash_rust::xxh3::Xxh3;
 
-use super::{Engine, Put, failed};
+use super::{Engine, Put, failed, life};
 
-const NOTE: &str = "life";
 /// The mark lies beside the data, which all begins with `d`.
 const MARK: &[u8] = b"m";
 const DATA: u8 = b'd';
+/// Bytes of a file read at once.
+const CHUNK: usize = 1 << 20;
 
 /// A sled database in a folder of its own.
 pub struct SledEngine {
@@ -32,58 +43,85 @@ pub struct SledEngine {
 }
 
 impl SledEngine {
-    /// Opens or creates it. Empty afterwards, with a warning logged, if the machine went down while it was open (its
-    /// boot id changed) or if sled cannot read it.
+    /// Opens or creates it. Empty afterwards, with a warning logged, unless it was closed cleanly, its files are
+    /// those that were closed, and sled finds the rows in them that were closed.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, cache_bytes: u64) -> io::Result<Self> {
         disk.create_dir(dir)?;
         let engine = Self { disk, dir: dir.to_owned(), cache_bytes, db: RwLock::new(None) };
-        if let Some(why) = engine.distrust()? {
-            tracing::warn!(dir = %dir.display(), why, "the state engine's files are removed: they are rebuilt from snapshot and log");
-            engine.remove_files()?;
-        }
-        engine.write_note("running")?;
-        let opened = engine.open_database().or_else(|error| {
-            tracing::warn!(dir = %dir.display(), %error, "the state engine's files are unreadable and removed: they are rebuilt from snapshot and log");
-            engine.remove_files()?;
-            engine.open_database()
-        })?;
+        let closed = engine.closed().map_err(|e| engine.failed(&e))?;
+        life::begin(&*engine.disk, dir).map_err(|e| engine.failed(&e))?;
+        let opened = match closed {
+            Ok(rows) => engine.open_closed(&rows)?,
+            Err(why) => engine.begin_empty(&why)?,
+        };
         *engine.db.write() = Some(opened);
         Ok(engine)
     }
 
-    /// Why the files must not be used, if so.
-    fn distrust(&self) -> io::Result<Option<&'static str>> {
-        let note = match self.disk.read(&self.dir.join(NOTE)) {
-            Ok(note) => String::from_utf8_lossy(&note).into_owned(),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Ok(Some("there is no note of how it was left"));
-            }
-            Err(e) => return Err(e),
+    /// The digest of the rows that were closed, if the files are those that were; else why they must not be used.
+    fn closed(&self) -> io::Result<Result<String, &'static str>> {
+        let seal = life::seal(&*self.disk, &self.dir)?;
+        let Some((files, rows)) = seal.as_deref().and_then(|seal| seal.split_once(' ')) else {
+            return Ok(Err("it was not closed cleanly"));
         };
-        Ok(match note.trim().split_once(' ') {
-            Some(("clean", _)) => None,
-            Some(("running", boot)) if self.boot_id().is_some_and(|now| now == boot) => None,
-            Some(("running", _)) => Some("the machine went down while it was open"),
-            _ => Some("the note of how it was left is unreadable"),
-        })
+        let same = files == hex(self.digest_of_files()?);
+        Ok(if same { Ok(rows.to_owned()) } else { Err("its files are not those that were closed") })
     }
 
-    /// `None` where the system has none: then every start counts as one after a power cut.
-    fn boot_id(&self) -> Option<String> {
-        self.disk.boot_id().ok()
+    fn open_closed(&self, rows: &str) -> io::Result<sled::Db> {
+        let why = match self.open_database() {
+            Ok(db) => match self.digest_of_rows(&db) {
+                Ok(found) if hex(found) == rows => return Ok(db),
+                Ok(_) => "its rows are not those that were closed".to_owned(),
+                Err(e) => e.to_string(),
+            },
+            Err(e) => e.to_string(),
+        };
+        self.begin_empty(&why)
     }
 
-    fn write_note(&self, life: &str) -> io::Result<()> {
-        let (path, temporary) = (self.dir.join(NOTE), self.dir.join("life.tmp"));
-        match self.disk.remove(&temporary) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
+    fn begin_empty(&self, why: &dyn std::fmt::Display) -> io::Result<sled::Db> {
+        if self.remove_files().map_err(|e| self.failed(&e))? {
+            tracing::warn!(dir = %self.dir.display(), %why, "the state engine's files are removed: they are rebuilt from snapshot and log");
         }
-        let file = self.disk.create(&temporary, 0)?;
-        file.write_at(0, format!("{life} {}\n", self.boot_id().unwrap_or_default()).as_bytes())?;
-        file.sync_data()?;
-        self.disk.rename(&temporary, &path)?;
-        self.disk.sync_dir(&self.dir)
+        self.open_database()
+    }
+
+    /// Names, lengths and bytes of all files.
+    fn digest_of_files(&self) -> io::Result<u128> {
+        let (mut hash, mut chunk) = (Xxh3::new(), vec![0; CHUNK]);
+        for (name, path) in self.files()? {
+            let file = self.disk.open(&path)?;
+            let len = file.len()?;
+            hash.update(&(name.len() as u64).to_le_bytes());
+            hash.update(name.as_bytes());
+            hash.update(&len.to_le_bytes());
+            for at in (0..len).step_by(CHUNK) {
+                let part = &mut chunk[..usize::try_from(len - at).map_or(CHUNK, |left| left.min(CHUNK))];
+                file.read_at(at, part)?;
+                hash.update(part);
+            }
+        }
+        Ok(hash.digest128())
+    }
+
+    /// All rows as sled serves them, the mark among them. What it cannot read is an error.
+    fn digest_of_rows(&self, db: &sled::Db) -> io::Result<u128> {
+        let read = || -> Result<u128, sled::Error> {
+            let mut hash = Xxh3::new();
+            for row in db.iter() {
+                let (key, value) = row?;
+                hash.update(&(key.len() as u64).to_le_bytes());
+                hash.update(&key);
+                hash.update(&(value.len() as u64).to_le_bytes());
+                hash.update(&value);
+            }
+            Ok(hash.digest128())
+        };
+        match catch_unwind(AssertUnwindSafe(read)) {
+            Ok(digest) => digest.map_err(|e| self.failed(&e)),
+            Err(_) => Err(self.failed(&"it panicked while it was read")),
+        }
     }
 
     fn database_dir(&self) -> PathBuf {
@@ -102,18 +140,25 @@ impl SledEngine {
         }
     }
 
-    fn remove_files(&self) -> io::Result<()> {
-        for dir in [self.database_dir().join("blobs"), self.database_dir()] {
-            let names = match self.disk.list(&dir) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-                names => names?,
-            };
-            for name in names {
-                self.disk.remove(&dir.join(name))?;
+    /// Names below the folder, and paths, in order.
+    fn files(&self) -> io::Result<Vec<(String, PathBuf)>> {
+        let mut files = Vec::new();
+        for folder in ["db", "db/blobs"] {
+            match self.disk.list(&self.dir.join(folder)) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                names => files.extend(names?.into_iter().map(|name| format!("{folder}/{name}"))),
             }
-            self.disk.sync_dir(&dir)?;
         }
-        Ok(())
+        Ok(files.into_iter().map(|name| (name.clone(), self.dir.join(name))).collect())
+    }
+
+    /// Whether there were any.
+    fn remove_files(&self) -> io::Result<bool> {
+        let files = self.files()?;
+        for (_, path) in &files {
+            self.disk.remove(path)?;
+        }
+        Ok(!files.is_empty())
     }
 
     fn failed(&self, error: &dyn std::fmt::Display) -> io::Error {
@@ -125,6 +170,10 @@ impl SledEngine {
         let db = db.as_ref().ok_or_else(|| self.failed(&"it is closed"))?;
         f(db).map_err(|e| self.failed(&e))
     }
+}
+
+fn hex(digest: u128) -> String {
+    format!("{digest:032x}")
 }
 
 fn data_key(key: &[u8]) -> Vec<u8> {
@@ -184,16 +233,26 @@ impl Engine for SledEngine {
     fn wipe(&self) -> io::Result<()> {
         let mut db = self.db.write();
         drop(db.take());
-        self.remove_files()?;
+        self.remove_files().map_err(|e| self.failed(&e))?;
         *db = Some(self.open_database()?);
         Ok(())
     }
 
     fn close(&self) -> io::Result<()> {
-        self.with(|db| db.flush().map(drop))?;
+        let rows = {
+            let db = self.db.read();
+            let db = db.as_ref().ok_or_else(|| self.failed(&"it is closed"))?;
+            let rows = self.digest_of_rows(db)?;
+            db.flush().map_err(|e| self.failed(&e))?;
+            rows
+        };
         // Dropping stops its threads, which write.
         drop(self.db.write().take());
-        self.disk.sync_file_system(&self.dir)?;
-        self.write_note("clean")
+        let end = || {
+            self.disk.sync_file_system(&self.dir)?;
+            let seal = format!("{} {}", hex(self.digest_of_files()?), hex(rows));
+            life::end(&*self.disk, &self.dir, &seal)
+        };
+        end().map_err(|e| self.failed(&e))
     }
 }

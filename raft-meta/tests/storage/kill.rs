@@ -31,7 +31,7 @@ fn survives_kills(subject: Subject) {
     let answered = outcome.as_ref().unwrap_or_else(|why| panic!("{subject:?}, {why}"));
     let kills = rounds(KILLS);
     println!("{subject:?}: {kills} kills, {answered} answers, none lost");
-    assert!(*answered > 5 * kills as u64, "{subject:?}: {answered} answers");
+    assert!(*answered >= subject.least(kills), "{subject:?}: {answered} answers");
 }
 
 /// How many writes were answered; the error says what was found wrong.
@@ -64,8 +64,8 @@ fn g2_a_member_on_redb_survives_20_kills() {
     survives_kills(Subject::Member(EngineKind::Redb));
 }
 
-/// Guarded after every change, which a member does not: alone it must be whole as well.
+/// Closed, then killed: what was closed is there. Killed while it is open it is rebuilt, as the member's is.
 #[test]
-fn r19_sled_alone_survives_20_kills() {
+fn r19_sled_that_was_closed_survives_20_kills() {
     survives_kills(Subject::Sled(FileSystemSync::Real));
 }

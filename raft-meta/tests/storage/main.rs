@@ -11,12 +11,15 @@ mod child;
 mod disks;
 mod engine_crash;
 mod flips;
+mod full;
 mod golden;
 mod kill;
 mod log_crash;
 mod log_damage;
 mod member;
 mod member_crash;
+mod old_damage;
 mod power;
 #[path = "../real/mod.rs"]
 mod real;
+mod rebuild;
