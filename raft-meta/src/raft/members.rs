@@ -271,7 +271,8 @@ mod tests {
         };
         let group = Group::start(options, MetaGroup::new(|_| ())).await.expect("starts");
         group.initialize(&[(1, "127.0.0.1:1".to_owned())].into()).await.expect("fresh");
-        until_async("it leads", async || Roster::look(&group).leader == 1, LIMIT).await;
+        let established = async || group.leadership().borrow().established;
+        until_async("it leads and has applied an entry", established, LIMIT).await;
         group
     }
 
