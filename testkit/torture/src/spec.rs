@@ -26,8 +26,6 @@ pub struct NodeSpec {
     pub routes: BTreeMap<String, String>,
     /// Makes the cluster, if it is not made yet.
     pub init: bool,
-    /// Counts the power cuts its disk has seen: part of the boot id it reads.
-    pub boot: u64,
     /// Differs between all starts of all nodes of a run.
     pub start: u32,
 }

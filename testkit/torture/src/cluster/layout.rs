@@ -100,7 +100,6 @@ impl Layout {
             members: self.members(),
             routes,
             init: i == MEMBERS.start,
-            boot: 0,
             start: 0,
         }
     }

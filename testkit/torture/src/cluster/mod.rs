@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -71,7 +71,6 @@ pub struct Cluster {
     images: Vec<Image>,
     apis: Vec<String>,
     members: BTreeMap<String, String>,
-    boots: AtomicU64,
     starts: AtomicU32,
 }
 
@@ -98,8 +97,7 @@ impl Cluster {
         let apis = WORKERS.map(|i| links.at((CLIENTS, i)).to_string()).collect();
         let member = |(i, addr)| (addr, links.at((CLIENTS, i)).to_string());
         let members = MEMBERS.zip(layout.members()).map(member).collect();
-        let (boots, starts) = (AtomicU64::new(0), AtomicU32::new(1));
-        Ok(Self { equipment, links, nodes, images, apis, members, boots, starts })
+        Ok(Self { equipment, links, nodes, images, apis, members, starts: AtomicU32::new(1) })
     }
 
     /// Where clients connect: a proxy per worker, in the order of [`WORKERS`].
@@ -124,16 +122,10 @@ impl Cluster {
 
     /// Starts a node (again).
     pub fn start(&self, i: usize, clocks: Clocks) -> Result<()> {
-        let boot = self.boots.load(Ordering::Relaxed);
         let start = self.starts.fetch_add(1, Ordering::Relaxed);
-        self.nodes[i].start(clocks, boot, start, &self.equipment)?;
+        self.nodes[i].start(clocks, start, &self.equipment)?;
         self.links.set_up(i, true);
         Ok(())
-    }
-
-    /// From here on nodes start on another boot of the machine.
-    pub fn rebooted(&self) {
-        self.boots.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Waits until a node is ready.

@@ -98,11 +98,11 @@ impl Process {
     }
 
     /// Starts it.
-    pub fn start(&self, clocks: Clocks, boot: u64, start: u32, equipment: &Equipment) -> Result<()> {
+    pub fn start(&self, clocks: Clocks, start: u32, equipment: &Equipment) -> Result<()> {
         let file = self.file("spec.json");
         let spec = {
             let mut spec = self.spec.lock();
-            (spec.boot, spec.start) = (boot, start);
+            spec.start = start;
             serde_json::to_vec_pretty(&*spec).context("writing a node's spec")?
         };
         std::fs::write(&file, spec).context("writing a node's spec")?;

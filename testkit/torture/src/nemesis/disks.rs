@@ -174,7 +174,6 @@ pub async fn power_cut(stage: &Stage) -> Result<Effect> {
             image.restore()?;
         }
     }
-    cluster.rebooted();
     let start = std::time::Instant::now();
     cluster.bring_up(cluster.all()).await?;
     let what = format!("{cut} disks; all ready again after {} ms", start.elapsed().as_millis());

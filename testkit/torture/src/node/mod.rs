@@ -1,7 +1,6 @@
 //! One node process: the production assembly on the real world, except that its connections go through
-//! the driver's proxies and that a power cut of its disk counts as a new boot.
+//! the driver's proxies.
 
-mod disk;
 pub mod routes;
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -37,11 +36,7 @@ pub fn run(file: &Path) -> Result<()> {
     };
     let grains = threads("millet-grains").build()?;
     let io = threads("millet-io").worker_threads(IO_THREADS).build()?;
-    let mut world = World::real(
-        grains.handle().clone(),
-        io.handle().clone(),
-        Arc::new(disk::Rebooting { disk: RealDisk, boots: spec.boot }),
-    );
+    let mut world = World::real(grains.handle().clone(), io.handle().clone(), Arc::new(RealDisk));
     world.net = Arc::new(routes::Routed::new(spec.routes.clone()));
     io.block_on(serve(spec, world))
 }
