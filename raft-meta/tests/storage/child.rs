@@ -99,13 +99,7 @@ fn child_that_writes_until_it_ends() {
     });
     let looked = match subject {
         Subject::Log => log(&dir, &book),
-        Subject::Member(engine) => member(
-            &dir,
-            engine,
-            &text("MILLET_STORAGE_BOOT"),
-            text("MILLET_STORAGE_LIFE").parse().unwrap(),
-            book,
-        ),
+        Subject::Member(engine) => member(&dir, engine, text("MILLET_STORAGE_LIFE").parse().unwrap(), book),
         Subject::Sled(sync) => sled(&dir, sync, &book),
     };
     if let Err(why) = looked {
@@ -192,10 +186,10 @@ fn log(dir: &Path, book: &Book) -> Result<(), String> {
     Ok(())
 }
 
-fn member(dir: &Path, engine: EngineKind, boot: &str, life: u64, mut book: Book) -> Result<(), String> {
+fn member(dir: &Path, engine: EngineKind, life: u64, mut book: Book) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let setup = Setup::new(Odd::booted(RealDisk, boot), dir, engine);
+        let setup = Setup::new(Arc::new(RealDisk), dir, engine);
         let one = One::start(&setup, &Started::default()).await.map_err(|e| e.to_string())?;
         let before = book.clone();
         one.check(life, &mut book).await?;
@@ -212,8 +206,7 @@ const CHANGES: u64 = 12;
 
 /// Looks, changes, closes, says so and waits for its end.
 fn sled(dir: &Path, sync: FileSystemSync, book: &Book) -> Result<(), String> {
-    let disk =
-        Arc::new(Odd { disk: RealDisk, boot: Some("the same".into()), file_system: sync, syncs: true });
+    let disk = Arc::new(Odd { disk: RealDisk, file_system: sync, syncs: true });
     let text = |e: std::io::Error| e.to_string();
     let engine = SledEngine::open(disk, dir, CACHE).map_err(text)?;
     let at = reached(&engine).map_err(text)?;
@@ -276,7 +269,7 @@ impl Lives {
 
     /// Starts the next life, waits until it has looked at what the last one left and until `more` of its
     /// writes were answered. The error says what it found wrong.
-    pub fn live(&mut self, boot: &str, more: usize) -> Result<Running, String> {
+    pub fn live(&mut self, more: usize) -> Result<Running, String> {
         let more = self.subject.answers(more);
         self.life += 1;
         let book = self.notes.path().join("book");
@@ -286,7 +279,6 @@ impl Lives {
             .env("MILLET_STORAGE_CHILD", self.subject.name())
             .env("MILLET_STORAGE_DIR", &self.dir)
             .env("MILLET_STORAGE_BOOK", &book)
-            .env("MILLET_STORAGE_BOOT", boot)
             .env("MILLET_STORAGE_LIFE", self.life.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

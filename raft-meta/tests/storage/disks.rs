@@ -18,21 +18,15 @@ pub enum FileSystemSync {
 /// See the module.
 pub struct Odd<D> {
     pub disk: D,
-    /// Another boot id than the machine's: a power cut of one file system is no boot.
-    pub boot: Option<String>,
     pub file_system: FileSystemSync,
     /// Whether `sync_data` does anything.
     pub syncs: bool,
 }
 
 impl<D: Disk> Odd<D> {
-    pub fn booted(disk: D, boot: &str) -> Arc<dyn Disk> {
-        Arc::new(Self { disk, boot: Some(boot.into()), file_system: FileSystemSync::Real, syncs: true })
-    }
-
     /// The control: a log that writes and does not sync.
     pub fn unsynced(disk: D) -> Arc<dyn Disk> {
-        Arc::new(Self { disk, boot: None, file_system: FileSystemSync::Real, syncs: false })
+        Arc::new(Self { disk, file_system: FileSystemSync::Real, syncs: false })
     }
 
     fn file(&self, file: Box<dyn DiskFile>) -> Box<dyn DiskFile> {
@@ -76,7 +70,7 @@ impl<D: Disk> Disk for Odd<D> {
         self.disk.lock(path)
     }
     fn boot_id(&self) -> io::Result<String> {
-        self.boot.clone().map_or_else(|| self.disk.boot_id(), Ok)
+        self.disk.boot_id()
     }
 }
 

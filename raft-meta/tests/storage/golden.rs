@@ -6,12 +6,11 @@ use std::{
     sync::Arc,
 };
 
-use millet_raft_meta::{EngineKind, log::Wal};
+use millet_raft_meta::{EngineKind, engine, log::Wal};
 use millet_testkit::StdThreads;
 
 use crate::{
     book::{Book, Event},
-    disks::Odd,
     flips::files_below,
     log_crash::{Groups, Step, carry_out, found, script, small},
     member::{One, Setup, Started},
@@ -30,7 +29,7 @@ fn home() -> PathBuf {
 }
 
 fn setup(dir: &Path, engine: EngineKind) -> Setup {
-    Setup { snapshot_every: 15, ..Setup::new(Odd::booted(RealDisk, "golden"), dir, engine) }
+    Setup { snapshot_every: 15, ..Setup::new(Arc::new(RealDisk), dir, engine) }
 }
 
 /// A member's directory: leases, saves of several sizes, snapshots, stopped in order.
@@ -62,6 +61,12 @@ fn read_member(dir: &Path, engine: EngineKind, told: &str) {
         one.work(2, &known, &[50, 60], &mut |event| book.note(event)).await;
         one.stop().await.unwrap();
     });
+}
+
+/// Whether the engine is used as it was left: those of the first format have no seal and are rebuilt.
+fn holds_something(dir: &Path, engine: EngineKind) -> bool {
+    let engine = engine::open(engine, Arc::new(RealDisk), &dir.join("state"), 1 << 20).unwrap();
+    engine.mark().unwrap().is_some()
 }
 
 /// A log with every kind of record over several segments.
@@ -125,11 +130,19 @@ fn data_directories_of_every_version_open_with_exactly_what_was_written() {
         let told = copy(name, &dir);
         let (_, what) = name.split_once('-').unwrap();
         match ENGINES.iter().find(|(engine, _)| *engine == what) {
-            Some((_, engine)) => read_member(&dir, *engine, &told),
+            Some((_, engine)) => {
+                let state = temp.path().join("copy");
+                copy(name, &state);
+                assert_eq!(holds_something(&state, *engine), !name.starts_with("v1-"), "{name}");
+                read_member(&dir, *engine, &told);
+            }
             None => assert_eq!(format!("{:#?}\n", found(&open_log(&dir)).unwrap()), told, "{name}"),
         }
     }
-    assert!(["v1-log", "v1-redb", "v1-sled"].iter().all(|v| names.iter().any(|n| n == v)), "{names:?}");
+    assert!(
+        ["v1-log", "v1-redb", "v1-sled", "v2-redb", "v2-sled"].iter().all(|v| names.iter().any(|n| n == v)),
+        "{names:?}"
+    );
 }
 
 /// Not a check: writes the directories of today's formats when `MILLET_WRITE_GOLDEN` names their version.

@@ -39,12 +39,11 @@ fn kills(subject: Subject) -> Result<u64, String> {
     let temp = tempfile::tempdir().unwrap();
     let mut lives = Lives::new(subject, &temp.path().join("data"));
     for kill in 0..rounds(KILLS) {
-        let mut running =
-            lives.live("boot", 2 + kill * 7 % 23).map_err(|why| format!("after kill {kill}: {why}"))?;
+        let mut running = lives.live(2 + kill * 7 % 23).map_err(|why| format!("after kill {kill}: {why}"))?;
         running.kill();
         lives.ended(running);
     }
-    let mut last = lives.live("boot", 0).map_err(|why| format!("after the last kill: {why}"))?;
+    let mut last = lives.live(0).map_err(|why| format!("after the last kill: {why}"))?;
     last.kill();
     Ok(lives.book.answered)
 }

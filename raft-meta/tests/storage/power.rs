@@ -140,21 +140,19 @@ fn cuts(test: &str, subject: Subject) -> Harm {
     let folder = |n: usize| -> PathBuf { Path::new(&image.mount).join(format!("data-{n}")) };
     let (mut lives, mut harm, mut answered) = (Lives::new(subject, &folder(0)), Vec::new(), 0);
     for cut in 0..count(subject) {
-        let mut running = match lives.live(&format!("boot {cut}"), 2 + cut * 7 % 23) {
+        let mut running = match lives.live(2 + cut * 7 % 23) {
             Ok(running) => running,
             Err(why) => {
                 harm.push(format!("cut {cut}: {why}"));
                 answered += lives.book.answered;
                 lives = Lives::new(subject, &folder(cut));
-                lives
-                    .live(&format!("boot {cut}"), 12)
-                    .unwrap_or_else(|why| panic!("{subject:?}: a fresh folder: {why}"))
+                lives.live(12).unwrap_or_else(|why| panic!("{subject:?}: a fresh folder: {why}"))
             }
         };
         image.cut(|| running.kill());
         lives.ended(running);
     }
-    match lives.live("boot last", 0) {
+    match lives.live(0) {
         Ok(mut running) => running.kill(),
         Err(why) => harm.push(format!("after the last cut: {why}")),
     }
