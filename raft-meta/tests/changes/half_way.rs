@@ -57,31 +57,57 @@ async fn step(cluster: &Cluster, group: usize, step: Step) {
     until_async("the step is done", done, LIMIT).await;
 }
 
-/// Begins to replace `old` by a member that answers as a fresh one and does not let itself be adopted, then
-/// gives it a vote in `meta` only, as a coordinator does that dies before it comes to `state`. The new one
-/// (member 4) is gone, its data lost. What the request will answer.
-async fn half_a_replacement(cluster: &mut Cluster, old: usize) -> JoinHandle<Result<MemberChanged, Status>> {
+type Asked = JoinHandle<Result<MemberChanged, Status>>;
+
+/// Begins to replace `old` by a member that answers as a fresh one and does not let itself be adopted; it is
+/// gone then, its data lost. What the request will answer; the new one (member 4) is at the last address.
+async fn held_at_the_adoption(cluster: &mut Cluster, old: usize) -> Asked {
     cluster.settings.cluster = Some("another".into());
     let by = cluster.fresh().await;
     cluster.settings.cluster = None;
     let (id, addr) = (old as u64 + 1, cluster.addrs[by].clone());
-    let ask = ReplaceMemberRequest {
-        cluster: cluster.id.clone(),
-        member: id,
-        addr: addr.clone(),
-        limit_ms: 60_000,
-    };
-    let mut admin = cluster.admin((old + 1) % 3);
-    let asked = tokio::spawn(async move { admin.replace(ask).await.map(tonic::Response::into_inner) });
+    let ask = ReplaceMemberRequest { cluster: cluster.id.clone(), member: id, addr, limit_ms: 60_000 };
     let through = (old + 1) % 3;
+    let mut admin = cluster.admin(through);
+    let asked = tokio::spawn(async move { admin.replace(ask).await.map(tonic::Response::into_inner) });
     let held = async || {
         seen(cluster, through).await.is_some_and(|s| s.stage.contains("is meant for cluster another"))
     };
     until_async("it is held at the adoption", held, LIMIT).await;
     cluster.kill(by).await;
-    step(cluster, 0, Step::Learner(Learner { id: 4, addr })).await;
-    step(cluster, 0, Step::Voters(Voters { add: 4, remove: id })).await;
     asked
+}
+
+/// The same, and the new one gets a vote in `meta` only, as from a coordinator that dies before it comes to
+/// `state`.
+async fn half_a_replacement(cluster: &mut Cluster, old: usize) -> Asked {
+    let asked = held_at_the_adoption(cluster, old).await;
+    step(cluster, 0, Step::Learner(Learner { id: 4, addr: cluster.addrs[3].clone() })).await;
+    step(cluster, 0, Step::Voters(Voters { add: 4, remove: old as u64 + 1 })).await;
+    asked
+}
+
+/// R34: a newcomer lost its disk while it copied. What it had acknowledged counts at the groups' leaders: an
+/// empty directory is not taken for it. The change waits and says so, and is given up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r34_a_newcomer_that_lost_its_disk_while_it_copied_begins_anew() {
+    let mut cluster = Cluster::of(3, Settings::default()).await;
+    let [_, _, old] = spread(&cluster).await;
+    let through = (old + 1) % 3;
+    let asked = held_at_the_adoption(&mut cluster, old).await;
+    step(&cluster, 0, Step::Learner(Learner { id: 4, addr: cluster.addrs[3].clone() })).await;
+    let fresh = cluster.fresh_at(&cluster.addrs[3].clone()).await;
+    let noticed = async || {
+        let stage = seen(&cluster, through).await.map(|s| s.stage).unwrap_or_default();
+        stage.contains("has lost its data since it came: cancel, then begin anew")
+    };
+    until_async("the change says that it waits", noticed, LIMIT).await;
+    assert_eq!(cluster.member(fresh).membership(), None, "it is nobody's member");
+    assert!(cancel(&cluster, through).await.unwrap().done);
+    assert_eq!(asked.await.unwrap().unwrap_err().code(), Code::Aborted);
+    assert_eq!(cluster.voters(through).await, [[1, 2, 3], [1, 2, 3]]);
+    assert_eq!(cluster.replace(through, old as u64 + 1, fresh).await.unwrap().member, 5);
+    cluster.end().await;
 }
 
 /// R34, G2: the new member votes in one group already, and its disk is lost. The fresh process at its address
