@@ -1,44 +1,94 @@
-//! Benchmarks that print a figure and how it was measured: `cargo run --release -p millet-benches -- NAME`.
+//! The benchmarks' program. `cargo xtask bench` builds it, asks it what there is, and runs one side of one
+//! row per process; a figure can be had by hand with `cargo run --release -p millet-benches -- run ROW SIDE`.
 //!
-//! One file per benchmark, one row below; a benchmark takes its flags and prints its own lines.
+//! `row`: what a row is; `rows`: the table, one file each; `floors`: what ours is compared with; `drive` and
+//! `tells`: the loops that all sides share.
 
 mod counter;
-mod flags;
-mod idle_bytes;
+mod drive;
+mod floors;
+mod node;
+mod row;
+mod rows;
 mod solo;
+mod tells;
 
 use std::process::ExitCode;
 
-use flags::Flags;
+use anyhow::{Context, Result, bail};
 
-/// A benchmark: its name, what it tells, and what runs it.
-struct Bench {
-    name: &'static str,
-    tells: &'static str,
-    run: fn(&Flags) -> anyhow::Result<()>,
-}
+use row::Size;
+use rows::ROWS;
 
-const BENCHES: &[Bench] = &[Bench {
-    name: "idle-bytes",
-    tells: "bytes of memory per idle grain, everything counted [--grains 1000000]",
-    run: idle_bytes::run,
-}];
+const USAGE: &str = "usage: millet-benches list
+       millet-benches run ROW SIDE [--smoke]";
 
 fn main() -> ExitCode {
-    let mut words = std::env::args().skip(1);
-    let name = words.next().unwrap_or_default();
-    let Some(bench) = BENCHES.iter().find(|bench| bench.name == name) else {
-        eprintln!("usage: millet-benches NAME [--flag value]...");
-        for bench in BENCHES {
-            eprintln!("  {:<12} {}", bench.name, bench.tells);
-        }
-        return ExitCode::from(2);
-    };
-    match Flags::parse(words).and_then(|flags| (bench.run)(&flags)) {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match act(&words) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{name}: {error:#}");
+            eprintln!("millet-benches: {error:#}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+fn act(words: &[&str]) -> Result<()> {
+    match words {
+        ["list"] => println!("{}", serde_json::to_string(ROWS)?),
+        ["run", row, side] => run(row, side, Size { smoke: false })?,
+        ["run", row, side, "--smoke"] => run(row, side, Size { smoke: true })?,
+        _ => bail!("{USAGE}"),
+    }
+    Ok(())
+}
+
+/// Does one side's work once and prints its figures as a JSON object.
+fn run(row: &str, side: &str, size: Size) -> Result<()> {
+    let row = ROWS.iter().find(|r| r.name == row).with_context(|| {
+        let names: Vec<&str> = ROWS.iter().map(|r| r.name).collect();
+        format!("no row {row:?}; there are {}", names.join(", "))
+    })?;
+    let side = row.sides.iter().find(|s| s.name == side).with_context(|| {
+        let names: Vec<&str> = row.sides.iter().map(|s| s.name).collect();
+        format!("{} has no side {side:?}; there are {}", row.name, names.join(", "))
+    })?;
+    let figures = (side.run)(size).with_context(|| format!("{}, {}", row.name, side.name))?;
+    let figures: serde_json::Map<_, _> = figures.into_iter().map(|(k, v)| (k.to_owned(), v.into())).collect();
+    println!("{}", serde_json::Value::Object(figures));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// A goal or peer that names a side or figure which is not there would never be looked at.
+    #[test]
+    fn rows_are_named_once_and_goals_name_sides_that_exist() {
+        let mut names = BTreeSet::new();
+        for row in ROWS {
+            assert!(names.insert(row.name), "{} twice", row.name);
+            let listed = serde_json::to_value(row).unwrap();
+            for goal in listed["goals"].as_array().unwrap() {
+                let Some(of) = goal["of"].as_str() else { continue };
+                let known = row.sides.iter().any(|s| s.name == of) || row.peers.iter().any(|p| p.name == of);
+                assert!(known, "{}: a goal names {of:?}", row.name);
+            }
+        }
+    }
+
+    /// Placement is pure and quick: its goals are held here, not only measured.
+    #[test]
+    fn placement_is_within_its_goals() {
+        let row = ROWS.iter().find(|r| r.name == "placement").unwrap();
+        let figures = (row.sides[0].run)(Size { smoke: true }).unwrap();
+        for (name, value) in figures.into_iter().filter(|(name, _)| *name != "place_us") {
+            assert!(value <= 1.1, "{name} is {value}");
         }
     }
 }

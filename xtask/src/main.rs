@@ -1,8 +1,9 @@
 //! Project tasks, run as `cargo xtask <task>`: `check` is the gate that every change passes, `tidy` the
-//! part of it that reads the tree, `torture` runs real processes under faults. Nothing here is linked into
-//! what ships.
+//! part of it that reads the tree, `torture` runs real processes under faults, `bench` measures. Nothing here
+//! is linked into what ships.
 
 mod abuse;
+mod bench;
 mod check;
 mod sim;
 mod tidy;
@@ -29,9 +30,10 @@ fn main() -> ExitCode {
         ["sim", options @ ..] => sim::run(&root(), options),
         ["tidy"] => tidy::report(&root()),
         ["torture", options @ ..] => torture::run(&root(), options),
+        ["bench", options @ ..] => bench::run(&root(), options),
         ["abuse"] => abuse::run(&root(), None),
         ["abuse", "--only", row] => abuse::run(&root(), Some(row)),
-        _ => Err(anyhow::anyhow!("{USAGE}\n{}", sim::USAGE)),
+        _ => Err(anyhow::anyhow!("{USAGE}\n{}\n{}", sim::USAGE, bench::USAGE)),
     };
     match passed {
         Ok(true) => ExitCode::SUCCESS,

@@ -49,6 +49,7 @@ const MAY_IMPORT: &[(&str, &[&[&str]])] = &[
             "millet",
             "millet-core",
             "millet-directory",
+            "millet-placement",
             "millet-runtime",
             "millet-stub-gen",
             "millet-testkit",

@@ -1,0 +1,237 @@
+//! What is printed, and what is saved: the machine, every row's figures, ratios and goals.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+
+use super::{
+    figures::{Judged, Samples, Spread, judge},
+    passes::Measured,
+    rows::Row,
+};
+
+/// Where and of what the figures are.
+#[derive(Serialize)]
+pub struct Machine {
+    cpu: String,
+    cores: usize,
+    kernel: String,
+    rustc: String,
+    commit: String,
+    profile: String,
+    allocator: &'static str,
+    /// Processes that wanted to run, over the last minute, before the first pass.
+    load: f64,
+}
+
+impl Machine {
+    /// Looks; warns where others are at work.
+    pub fn look(root: &Path, profile: &str) -> Result<Self> {
+        let said = |program: &str, args: &[&str]| -> String {
+            let out = Command::new(program).args(args).current_dir(root).output();
+            out.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default()
+        };
+        let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let cpu = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        let load = load.split_whitespace().next().and_then(|l| l.parse().ok()).unwrap_or_default();
+        let changed = if said("git", &["status", "--porcelain"]).is_empty() { "" } else { " and changes" };
+        let machine = Self {
+            cpu: cpu.map_or_else(|| "unknown".into(), |(_, name)| name.to_owned()),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            kernel: said("uname", &["-sr"]),
+            rustc: said("rustc", &["--version"]),
+            commit: said("git", &["rev-parse", "--short", "HEAD"]) + changed,
+            profile: profile.to_owned(),
+            // The programs name no other.
+            allocator: "the system's",
+            load,
+        };
+        if machine.load > 0.5 * machine.cores as f64 {
+            eprintln!("the machine is busy (load {load}): ratios may hold, figures do not");
+        }
+        Ok(machine)
+    }
+}
+
+/// The whole result.
+#[derive(Serialize)]
+pub struct Report<'a> {
+    machine: Machine,
+    runs: usize,
+    failures: usize,
+    rows: Vec<RowReport<'a>>,
+}
+
+#[derive(Serialize)]
+struct RowReport<'a> {
+    name: &'a str,
+    work: &'a str,
+    /// Ours first, floors, peers; by figure.
+    sides: Vec<SideReport<'a>>,
+    goals: Vec<Judged>,
+    missing: &'a [String],
+}
+
+#[derive(Serialize)]
+struct SideReport<'a> {
+    name: &'a str,
+    figures: BTreeMap<String, Spread>,
+    /// Ours as a multiple of this side's, pass by pass.
+    ours_over_it: BTreeMap<String, Spread>,
+}
+
+impl<'a> Report<'a> {
+    /// Sums up.
+    pub fn new(machine: Machine, rows: &'a [Row], measured: &Measured, runs: usize) -> Self {
+        let rows = rows.iter().map(|row| RowReport::new(row, &measured.samples)).collect();
+        Self { machine, runs, failures: measured.failures, rows }
+    }
+
+    /// Prints the table.
+    pub fn print(&self) {
+        let m = &self.machine;
+        println!("{}, {} cores, {}, {}", m.cpu, m.cores, m.kernel, m.rustc);
+        println!(
+            "commit {}, profile {}, allocator {}, load {} at the start; {} runs: median (min .. max)",
+            m.commit, m.profile, m.allocator, m.load, self.runs
+        );
+        self.rows.iter().for_each(RowReport::print);
+        let judged = || self.rows.iter().flat_map(|row| &row.goals);
+        let count = |met| judged().filter(|goal| goal.met == met).count();
+        println!(
+            "\ngoals: {} met, {} missed, {} not judged; {} runs failed",
+            count(Some(true)),
+            count(Some(false)),
+            count(None),
+            self.failures
+        );
+    }
+
+    /// Writes it into the folder of results, under today's date; where. Earlier results of the day stay.
+    pub fn save(&self, root: &Path) -> Result<PathBuf> {
+        let today = Command::new("date").args(["-u", "+%Y-%m-%d"]).output().context("asking for the date")?;
+        let today = String::from_utf8(today.stdout)?;
+        ensure!(today.trim().len() == 10, "date -u +%Y-%m-%d says {today:?}");
+        let folder = root.join("benches/results");
+        std::fs::create_dir_all(&folder)?;
+        let name = |n: u32| match n {
+            1 => format!("{}.json", today.trim()),
+            n => format!("{}-{n}.json", today.trim()),
+        };
+        let free = (1..100).map(|n| folder.join(name(n))).find(|path| !path.exists());
+        let path = free.context("a hundred results in one day are enough; remove some")?;
+        std::fs::write(&path, serde_json::to_string_pretty(self)? + "\n")?;
+        Ok(path)
+    }
+}
+
+impl<'a> RowReport<'a> {
+    fn new(row: &'a Row, samples: &BTreeMap<(String, String), Samples>) -> Self {
+        let of = |side: &str| samples.get(&(row.name.clone(), side.to_owned()));
+        let ours = row.sides.first().and_then(|side| of(&side.name));
+        let mut names: Vec<&str> = row.sides.iter().map(|side| side.name.as_str()).collect();
+        for peer in &row.peers {
+            if !names.contains(&peer.name.as_str()) {
+                names.push(&peer.name);
+            }
+        }
+        let side = |(n, name): (usize, &'a str)| {
+            let theirs = of(name)?;
+            let spread = |figure: &String| Some((figure.clone(), theirs.spread(figure)?));
+            let ratio = |figure: &String| Some((figure.clone(), ours?.over(theirs, figure)?));
+            Some(SideReport {
+                name,
+                figures: theirs.names().filter_map(spread).collect(),
+                ours_over_it: theirs.names().filter(|_| n > 0).filter_map(ratio).collect(),
+            })
+        };
+        let sides = names.into_iter().enumerate().filter_map(side).collect();
+        let goals = row.goals.iter().map(|goal| judge(goal, ours, goal.of.as_deref().and_then(of))).collect();
+        Self { name: &row.name, work: &row.work, sides, goals, missing: &row.missing }
+    }
+
+    fn print(&self) {
+        println!("\n== {}", self.name);
+        println!("   {}", self.work);
+        for side in &self.sides {
+            for (figure, spread) in &side.figures {
+                let Spread { median, min, max } = spread;
+                let line = format!("{} ({} .. {})", short(*median), short(*min), short(*max));
+                let ratio = side.ours_over_it.get(figure).map(|r| {
+                    format!("ours / it = {} ({} .. {})", short(r.median), short(r.min), short(r.max))
+                });
+                println!("   {:<24} {figure:<18} {line:<36} {}", side.name, ratio.unwrap_or_default());
+            }
+        }
+        for Judged { goal, value, met } in &self.goals {
+            let (value, word) = match (value, met) {
+                (Some(value), Some(true)) => (short(*value), "met"),
+                (Some(value), _) => (short(*value), "MISSED"),
+                (None, _) => ("-".into(), "not judged: no such figure in this run"),
+            };
+            println!("   goal {goal}: {value}, {word}");
+        }
+        for what in self.missing {
+            println!("   missing: {what}");
+        }
+    }
+}
+
+/// Three digits that matter, thousands and millions by letter.
+fn short(value: f64) -> String {
+    let (value, letter) = match value.abs() {
+        a if a >= 1e6 => (value / 1e6, " M"),
+        a if a >= 1e4 => (value / 1e3, " k"),
+        _ => (value, ""),
+    };
+    let digits = match value.abs() {
+        a if a >= 100.0 => 0,
+        a if a >= 10.0 => 1,
+        a if a >= 1.0 => 2,
+        _ => 3,
+    };
+    format!("{value:.digits$}{letter}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_printed_with_three_digits() {
+        assert_eq!(
+            [14_123_456.0, 706_000.0, 9_999.0, 42.42, 1.234, 0.0815].map(short),
+            ["14.1 M", "706 k", "9999", "42.4", "1.23", "0.082"]
+        );
+    }
+
+    /// Ours stands beside each floor with a ratio, goals are judged by it, and a missing peer judges nothing.
+    #[test]
+    fn a_row_is_summed_up_with_ratios_and_goals() {
+        let row: Row = serde_json::from_str(
+            r#"{"name": "ask", "work": "asks", "sides": [{"name": "millet"}, {"name": "floor"}],
+                "goals": [{"figure": "per_s", "of": "floor", "at_least": 0.7, "at_most": null},
+                          {"figure": "per_s", "of": "peer", "at_least": 6.0, "at_most": null}],
+                "peers": [{"name": "peer", "row": "a/p", "figure": "per_s", "theirs": "ops", "scale": 1.0}],
+                "missing": []}"#,
+        )
+        .unwrap();
+        let mut samples = BTreeMap::new();
+        for (side, value) in [("millet", 8.0), ("floor", 10.0)] {
+            let mut one = Samples::default();
+            one.add(0, BTreeMap::from([("per_s".to_owned(), value)]));
+            samples.insert(("ask".to_owned(), side.to_owned()), one);
+        }
+        let report = RowReport::new(&row, &samples);
+        assert_eq!(report.sides.len(), 2);
+        assert!(report.sides[0].ours_over_it.is_empty());
+        assert_eq!(report.sides[1].ours_over_it["per_s"].median, 0.8);
+        assert_eq!(report.goals.iter().map(|g| g.met).collect::<Vec<_>>(), [Some(true), None]);
+    }
+}

@@ -1,0 +1,49 @@
+//! The rows, as the benchmarks' program describes them.
+
+use std::{path::Path, process::Command};
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+/// One line of the table.
+#[derive(Deserialize)]
+pub struct Row {
+    pub name: String,
+    pub work: String,
+    /// The first is ours.
+    pub sides: Vec<Side>,
+    pub goals: Vec<Goal>,
+    pub peers: Vec<Peer>,
+    pub missing: Vec<String>,
+}
+
+#[derive(Deserialize)]
+pub struct Side {
+    pub name: String,
+}
+
+/// What is wanted of a figure of ours; with `of`, times that side's or peer's.
+#[derive(Clone, Deserialize)]
+pub struct Goal {
+    pub figure: String,
+    pub of: Option<String>,
+    pub at_least: Option<f64>,
+    pub at_most: Option<f64>,
+}
+
+/// A peer's row in their own harness, and how its figure becomes one of ours.
+#[derive(Clone, Deserialize)]
+pub struct Peer {
+    pub name: String,
+    pub row: String,
+    pub figure: String,
+    pub theirs: String,
+    pub scale: f64,
+}
+
+/// Asks the program.
+pub fn read(binary: &Path) -> Result<Vec<Row>> {
+    let listed = Command::new(binary).arg("list").output().context("cannot run the benchmarks")?;
+    ensure!(listed.status.success(), "{} list failed", binary.display());
+    serde_json::from_slice(&listed.stdout).context("reading the list of rows")
+}
