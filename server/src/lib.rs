@@ -3,6 +3,7 @@
 //! - [`prelude`]: what a file with grains imports.
 //! - [`rt`]: what generated code names; not for people.
 //! - `node`, `config`, `world`, `adapters`: how a node is put together (feature `server`).
+//! - `launcher`: starts a node as its child and closes its session when it is proven dead (on Linux).
 //!
 //! Without default features only `core` and the client remain.
 
@@ -16,6 +17,8 @@ pub use millet_core::{
 pub mod adapters;
 #[cfg(feature = "server")]
 pub mod config;
+#[cfg(feature = "server")]
+pub mod launcher;
 #[cfg(feature = "server")]
 pub mod node;
 pub mod prelude;

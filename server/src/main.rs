@@ -3,7 +3,7 @@
 
 mod offline;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -18,11 +18,15 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Runs a metadata-only node until SIGTERM.
+    /// Runs a metadata-only node until SIGTERM; with a command behind `--`, runs that as the launcher of a
+    /// node, whose session it closes at once should the node crash.
     Run {
         /// A TOML file; the environment (MILLET_SECTION_KEY) overrides it.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "command")]
         config: Option<PathBuf>,
+        /// The node to launch, and its arguments.
+        #[arg(last = true)]
+        command: Vec<OsString>,
     },
     /// Makes a cluster of fresh members, once. The same list again is harmless.
     Init {
@@ -47,7 +51,8 @@ fn main() -> ExitCode {
         .unwrap_or_else(|_| "info,openraft=error".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let (done, code) = match Args::parse().command {
-        Command::Run { config } => (block_on(run(config)), 1),
+        Command::Run { config, command } if command.is_empty() => (block_on(run(config)), 1),
+        Command::Run { command, .. } => return launch(&command),
         Command::Init { members } => (block_on(init(members)), 2),
         Command::Meta(command) => (block_on(offline::run(command)), 1),
         Command::Config { config: None } => {
@@ -63,6 +68,24 @@ fn main() -> ExitCode {
             code.into()
         }
     }
+}
+
+/// Exit codes: the command's, or 128 and the signal that ended it; 125 to 127 if it was not run.
+#[cfg(target_os = "linux")]
+fn launch(command: &[OsString]) -> ExitCode {
+    match millet::launcher::run(command) {
+        Ok(code) => code.into(),
+        Err(e) => {
+            eprintln!("error: {e}");
+            e.code().into()
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn launch(_: &[OsString]) -> ExitCode {
+    eprintln!("error: only Linux has what a launcher needs; start the node itself");
+    ExitCode::from(125)
 }
 
 fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {

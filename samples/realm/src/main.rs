@@ -9,6 +9,8 @@ mod pb;
 mod player;
 mod rank;
 
+use std::ffi::OsString;
+
 use clap::{Parser, Subcommand};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -28,6 +30,12 @@ enum Command {
     Demo(demo::Options),
     /// Runs one node; the demo starts these.
     Node(node::Options),
+    /// Runs a command as `millet run -- command` does: closes the session of a node that crashes.
+    Run {
+        /// The command and its arguments.
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -40,14 +48,23 @@ fn main() -> anyhow::Result<()> {
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .init();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match cli.command.unwrap_or(Command::Demo(cli.demo)) {
-        Command::Demo(options) => {
-            let code = runtime.block_on(demo::run(options))?;
-            std::process::exit(code)
-        }
-        Command::Node(options) => runtime.block_on(node::run(options)),
+        Command::Demo(options) => std::process::exit(runtime()?.block_on(demo::run(options))?),
+        Command::Node(options) => runtime()?.block_on(node::run(options)),
+        Command::Run { command } => std::process::exit(launch(&command)),
     }
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}
+
+fn launch(command: &[OsString]) -> i32 {
+    let code = millet::launcher::run(command).unwrap_or_else(|e| {
+        eprintln!("error: {e}");
+        e.code()
+    });
+    code.into()
 }
 
 /// The machine's boot clock: the same for every process of the demo.

@@ -30,12 +30,20 @@ pub struct Options {
     /// Forms the cluster, if it is not formed yet.
     #[arg(long)]
     init: bool,
+    /// Hosts grains only: is no metadata member.
+    #[arg(long)]
+    worker: bool,
+    /// How long the session outlives the node's last sign of life.
+    #[arg(long)]
+    ttl_ms: Option<u64>,
 }
 
 /// What a node says.
 #[derive(Serialize, Deserialize, Debug)]
 #[serde(tag = "line", rename_all = "snake_case")]
 pub enum Line {
+    /// The process runs.
+    Started { pid: u32 },
     /// It has a session.
     Ready { session: u64 },
     /// Once a second.
@@ -58,15 +66,20 @@ const LOOK: Duration = Duration::from_millis(5);
 const LOOKS_A_LINE: u64 = 100;
 /// Runs a node until SIGTERM.
 pub async fn run(o: Options) -> Result<()> {
+    say(&Line::Started { pid: std::process::id() });
     let mut config = Config::default();
+    config.cluster.session_ttl_ms = o.ttl_ms.unwrap_or(config.cluster.session_ttl_ms);
     config.cluster.id = "realm".into();
     config.node.name = o.name;
     config.node.data_dir = o.dir.display().to_string();
     config.node.peer_listen = o.peer;
     config.node.api_listen = o.api.clone();
     config.node.admin_listen = String::new();
-    if o.members.len() > 1 {
+    if o.members.len() > 1 || o.worker {
         config.node.members = o.members.clone();
+    }
+    if o.worker {
+        config.node.roles = vec!["worker".into()];
     }
     let node = Node::builder()
         .config(config)

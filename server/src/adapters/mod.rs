@@ -5,6 +5,7 @@ pub mod caller;
 pub mod identity;
 pub mod json;
 pub mod keeper;
+pub mod launcher;
 pub mod listen;
 pub mod local_meta;
 pub mod meta;

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use millet_core::{Caller, limits, model::NodeInfo};
+use millet_core::{Caller, SessionLease, limits, model::NodeInfo};
 use millet_directory::{Deps, Directory, DirectoryConfig, KeeperSettings, Owners, Residents, TypeConfig};
 use millet_gateway::{Api, Interfaces};
 use millet_runtime::{Runtime, RuntimeBuilder, RuntimeDeps};
@@ -20,7 +20,9 @@ use crate::{
         caller::NodeCaller,
         identity::DirectoryIdentity,
         json::JsonCaller,
-        keeper, listen,
+        keeper,
+        launcher::{Launcher, Reports},
+        listen,
         peer::{Transport, TransportConfig},
         shard_stores::ShardStores,
     },
@@ -42,7 +44,9 @@ pub async fn assemble(world: World, config: Config, plan: Plan) -> Result<Node, 
     config.check()?;
     let (stop, leaving) = (CancellationToken::new(), CancellationToken::new());
     let api = Door::default();
-    let Plan { steps, memory, in_memory } = plan;
+    let Plan { steps, memory, in_memory, launcher } = plan;
+    // What is in memory ends with the process.
+    let launcher = launcher.filter(|_| !in_memory);
     let ports = Ports::bind(&world, &config, in_memory).await?;
     let addresses = ports.addresses;
     let own = advertised(&config.node.peer_advertise, addresses.peer);
@@ -91,6 +95,7 @@ pub async fn assemble(world: World, config: Config, plan: Plan) -> Result<Node, 
         runtime: parts.runtime.clone(),
         transport: transport.clone(),
         info: parts.info,
+        launcher: launcher.clone().map(|launcher| (launcher, plane.members().to_vec())),
     };
     let known = plane.member().is_none_or(|m| m.membership().is_some()) || config.is_alone();
     if known && config.roles()?.contains(&crate::config::Role::Meta) || in_memory {
@@ -125,6 +130,7 @@ pub async fn assemble(world: World, config: Config, plan: Plan) -> Result<Node, 
         api,
         stop,
         leaving,
+        launcher,
         threads: Vec::new(),
     })
 }
@@ -223,16 +229,21 @@ struct Finish {
     runtime: Arc<Runtime>,
     transport: Arc<Transport>,
     info: NodeInfo,
+    /// With the metadata members.
+    launcher: Option<(Arc<Launcher>, Vec<String>)>,
 }
 
 impl Finish {
     fn go(self, cluster: String, link: MakeLink) -> Result<(), StartError> {
         let residents: Arc<dyn Residents> = self.runtime;
+        let own = &self.info.peer_addr;
+        let reports = self.launcher.map(|(l, members)| Reports::new(l, cluster.clone(), &members, own));
+        let begins = move |session: &SessionLease| reports.iter().for_each(|r| r.begins(session));
         let identity = Arc::new(DirectoryIdentity(Arc::downgrade(&self.directory)));
         self.transport.attach(cluster, identity, Arc::downgrade(&residents));
         self.directory.start();
         let settings = KeeperSettings { ttl: self.ttl };
-        keeper::start(&self.world, &self.directory, self.info, settings, link)
+        keeper::start(&self.world, &self.directory, self.info, settings, link, begins)
             .map_err(|source| StartError::System { what: "the keeper's thread", source })
     }
 }

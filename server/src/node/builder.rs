@@ -7,6 +7,7 @@ use millet_runtime::{Grain, RuntimeBuilder};
 
 use super::{Node, StartError, assemble, plane::Memory};
 use crate::{
+    adapters::launcher::Launcher,
     config::Config,
     world::{RealDisk, World},
 };
@@ -23,6 +24,8 @@ pub struct Plan {
     /// Metadata and state in memory, where they are.
     pub(super) memory: Option<Memory>,
     pub(super) in_memory: bool,
+    /// Who is told of this node's sessions.
+    pub(super) launcher: Option<Arc<Launcher>>,
 }
 
 /// Describes a node; see [`Node::builder`].
@@ -102,7 +105,8 @@ impl NodeBuilder {
         io.enable_all().thread_name("millet-io").worker_threads(IO_THREADS);
         let io = io.build().map_err(system("the network's threads"))?;
         let world = World::real(grains.handle().clone(), io.handle().clone(), Arc::new(RealDisk));
-        let Self { config, plan } = self;
+        let Self { config, mut plan } = self;
+        plan.launcher = Launcher::inherited();
         let assembled = io.spawn(assemble(world, config, plan)).await;
         let result = match assembled {
             Ok(result) => result,

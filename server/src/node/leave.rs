@@ -49,6 +49,7 @@ impl Node {
         let until = now.after(limit);
         let drained_by = now.after(limit - (FAREWELL + CLOSE).min(limit / 2));
         let directory = self.directory.clone();
+        let session = directory.session().map(|s| s.id());
         let leave = async {
             let drained = directory.drain(drained_by).await;
             let left = drained_by.since(self.world.clock.boottime());
@@ -70,6 +71,9 @@ impl Node {
                 Left { activations: self.runtime.activations().try_into().unwrap_or(usize::MAX), shards: 0, closed: false }
             }
         };
+        if let (true, Some(launcher), Some(session)) = (left.closed, &self.launcher, session) {
+            launcher.ended(session);
+        }
         self.plane.leave().await;
         self.stop.cancel();
         tracing::info!(node = %self.id(), ?left, "node left");

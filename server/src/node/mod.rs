@@ -29,7 +29,7 @@ pub use plane::{Memory, init_cluster};
 pub use stats::{Figures, Stats};
 
 use crate::{
-    adapters::{json::JsonCaller, peer::Transport},
+    adapters::{json::JsonCaller, launcher::Launcher, peer::Transport},
     config::Config,
     world::World,
 };
@@ -64,6 +64,8 @@ pub struct Node {
     /// Listeners stop taking connections.
     stop: CancellationToken,
     leaving: CancellationToken,
+    /// Who started this process, and would close its session after a crash.
+    launcher: Option<Arc<Launcher>>,
     /// The runtimes that the node brought: the grains' and the network's.
     threads: Vec<tokio::runtime::Runtime>,
 }

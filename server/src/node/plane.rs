@@ -202,6 +202,11 @@ impl Plane {
         }
     }
 
+    /// The metadata members' addresses; none in memory.
+    pub(super) fn members(&self) -> &[String] {
+        &self.members
+    }
+
     /// This node's metadata member, if it is one.
     pub(super) fn member(&self) -> Option<&Arc<Member>> {
         match &self.stand {

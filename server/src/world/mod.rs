@@ -6,6 +6,9 @@
 mod clock;
 pub mod disk;
 mod fatal;
+pub mod inherited;
+#[cfg(target_os = "linux")]
+pub mod launch;
 pub mod net;
 pub mod os;
 mod tasks;

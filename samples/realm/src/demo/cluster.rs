@@ -1,9 +1,10 @@
-//! The demo's node processes: start, wait for their lines, kill, restart. Every process started here is
-//! ended here.
+//! The demo's node processes, each under a launcher if asked for: start, wait for their lines, kill, restart.
+//! Every process started here is ended here.
 
 use std::{
     collections::HashSet,
     net::TcpListener,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::Stdio,
     sync::Arc,
@@ -12,6 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use parking_lot::Mutex;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
@@ -32,6 +34,8 @@ pub struct Heard {
     /// Whether the node is ready now.
     pub ready: Vec<bool>,
     pub activations: Vec<u64>,
+    /// The node processes, which are not our children where they have launchers.
+    processes: Vec<Option<OwnedFd>>,
     pub fenced: Vec<u64>,
     pub leases: u64,
     /// The position of the metadata leader, as the nodes last said.
@@ -45,14 +49,18 @@ pub struct Cluster {
     dir: PathBuf,
     peers: Vec<String>,
     apis: Vec<String>,
+    /// The nodes, or their launchers.
     children: Vec<Option<Child>>,
+    launcher: bool,
+    /// Launchers of nodes that were killed: each closes its node's session, then ends.
+    bereft: Vec<Child>,
     pub heard: Arc<Mutex<Heard>>,
     pub started: Instant,
 }
 
 impl Cluster {
     /// Picks free ports and starts `count` nodes, which form a new cluster.
-    pub fn start(dir: &Path, count: usize) -> Result<Self> {
+    pub fn start(dir: &Path, count: usize, launcher: bool) -> Result<Self> {
         let ports = free_ports(2 * count)?;
         let at = |p: &u16| format!("127.0.0.1:{p}");
         let mut cluster = Self {
@@ -60,10 +68,13 @@ impl Cluster {
             peers: ports[..count].iter().map(at).collect(),
             apis: ports[count..].iter().map(at).collect(),
             children: Vec::new(),
+            launcher,
+            bereft: Vec::new(),
             heard: Arc::new(Mutex::new(Heard {
                 sessions: vec![HashSet::new(); count],
                 ready: vec![false; count],
                 activations: vec![0; count],
+                processes: (0..count).map(|_| None).collect(),
                 fenced: vec![0; count],
                 ..Heard::default()
             })),
@@ -84,7 +95,11 @@ impl Cluster {
             .append(true)
             .open(self.dir.join(format!("node{}.log", i + 1)))
             .context("creating the node's log file")?;
-        let mut child = Command::new(exe)
+        let mut command = Command::new(&exe);
+        if self.launcher {
+            command.args(["run", "--"]).arg(&exe);
+        }
+        let mut child = command
             .arg("node")
             .args(["--name", &format!("n{}", i + 1)])
             .args(["--dir".as_ref(), self.dir.join(format!("n{}", i + 1)).as_os_str()])
@@ -130,18 +145,30 @@ impl Cluster {
 
     /// `kill -9`.
     pub async fn kill(&mut self, i: usize) -> Result<()> {
-        let child = self.children[i].as_mut().context("the node is running")?;
-        child.start_kill()?;
-        child.wait().await?;
+        let mut child = self.children[i].take().context("the node is running")?;
+        if self.launcher {
+            self.end_process(i)?;
+            self.bereft.push(child);
+        } else {
+            child.start_kill()?;
+            child.wait().await?;
+        }
         self.gone(i);
         Ok(())
     }
 
-    /// SIGTERM, to this very process.
+    /// `kill -9` of the node itself: its launcher sees the end.
+    fn end_process(&self, i: usize) -> Result<()> {
+        let heard = self.heard.lock();
+        let process = heard.processes[i].as_ref().context("the node has said its process")?;
+        Ok(pidfd_send_signal(process, Signal::KILL)?)
+    }
+
+    /// SIGTERM, to this very process; a launcher passes it on.
     pub fn terminate(&mut self, i: usize) -> Result<()> {
         let child = self.children[i].as_ref().context("the node is running")?;
-        let pid = child.id().and_then(|p| i32::try_from(p).ok()).and_then(rustix::process::Pid::from_raw);
-        rustix::process::kill_process(pid.context("the node has a pid")?, rustix::process::Signal::TERM)?;
+        let pid = child.id().and_then(|p| i32::try_from(p).ok()).and_then(Pid::from_raw);
+        kill_process(pid.context("the node has a pid")?, Signal::TERM)?;
         Ok(())
     }
 
@@ -159,10 +186,18 @@ impl Cluster {
 
     /// Ends every node.
     pub async fn stop(&mut self) {
-        for child in self.children.iter_mut().flatten() {
+        for child in self.children.iter_mut().flatten().chain(&mut self.bereft) {
             // A process that has ended already needs no end.
             let _ = child.start_kill();
             let _ = child.wait().await;
+        }
+        self.end_processes();
+    }
+
+    /// Nodes outlive launchers that are killed.
+    fn end_processes(&self) {
+        for process in self.heard.lock().processes.iter().flatten() {
+            let _ = pidfd_send_signal(process, Signal::KILL);
         }
     }
 
@@ -175,6 +210,12 @@ impl Cluster {
         let text = std::fs::read_to_string(self.dir.join(format!("node{}.log", i + 1))).unwrap_or_default();
         let lines: Vec<_> = text.lines().collect();
         lines[lines.len().saturating_sub(15)..].join("\n")
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.end_processes();
     }
 }
 
@@ -191,6 +232,10 @@ async fn listen(i: usize, out: tokio::process::ChildStdout, heard: Arc<Mutex<Hea
         let Ok(line) = serde_json::from_str::<Line>(&text) else { continue };
         let mut h = heard.lock();
         match line {
+            Line::Started { pid } => {
+                let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+                h.processes[i] = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+            }
             Line::Ready { session } => {
                 h.sessions[i].insert(session);
                 h.ready[i] = true;

@@ -49,6 +49,9 @@ pub struct Options {
     /// SIGTERM instead of `kill -9`: the node leaves in good order.
     #[arg(long)]
     graceful: bool,
+    /// Start each node under a launcher, as `millet run` does: a crash is seen at once.
+    #[arg(long)]
+    launcher: bool,
     /// Take no node away.
     #[arg(long)]
     no_kill: bool,
@@ -78,7 +81,7 @@ const SETTLE: Duration = Duration::from_secs(12);
 /// Runs the demo. The process's exit code: 0 if nothing was lost, doubled or a survivor's fault.
 pub async fn run(o: Options) -> Result<i32> {
     let dir = tempfile::Builder::new().prefix("realm-").tempdir().context("making a temporary folder")?;
-    let mut cluster = Cluster::start(dir.path(), o.nodes as usize)?;
+    let mut cluster = Cluster::start(dir.path(), o.nodes as usize, o.launcher)?;
     let result = play(&o, &mut cluster).await;
     cluster.stop().await;
     if o.keep {

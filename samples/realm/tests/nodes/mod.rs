@@ -1,4 +1,5 @@
 //! Real node processes for tests.
+#![allow(dead_code, reason = "every test file uses its part")]
 
 use std::{
     io::{BufRead, BufReader},
