@@ -30,8 +30,12 @@ pub fn take() -> Option<OwnedFd> {
     let said = std::env::var(VARIABLE).ok()?;
     let (descriptor, inode) = said.split_once(':')?;
     let (descriptor, inode): (i32, u64) = (descriptor.parse().ok()?, inode.parse().ok()?);
-    let found = fs::metadata(format!("/proc/self/fd/{descriptor}")).ok()?;
-    if !found.file_type().is_socket() || found.ino() != inode || TAKEN.swap(true, Ordering::AcqRel) {
+    let is_it = |found: fs::Metadata| found.file_type().is_socket() && found.ino() == inode;
+    if !fs::metadata(format!("/proc/self/fd/{descriptor}")).is_ok_and(is_it) {
+        tracing::info!("{VARIABLE} is meant for another process: no launcher");
+        return None;
+    }
+    if TAKEN.swap(true, Ordering::AcqRel) {
         return None;
     }
     // SAFETY: the descriptor is open and is the socket that the launcher made (its inode); nobody but the

@@ -143,7 +143,8 @@ pub fn forward(child: i32, signal: i32) -> io::Result<()> {
 pub fn give_terminal(child: i32) {
     let stdin = io::stdin();
     if let Some(pid) = Pid::from_raw(child)
-        && rustix::termios::isatty(&stdin)
+        // Whoever has not the terminal would be stopped for giving it away.
+        && rustix::termios::tcgetpgrp(&stdin).is_ok_and(|group| group == rustix::process::getpgrp())
         && let Err(e) = rustix::termios::tcsetpgrp(&stdin, pid)
     {
         tracing::debug!(error = %e, "the terminal stays with the launcher");
