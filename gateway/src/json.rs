@@ -9,7 +9,7 @@ use millet_core::{AppError, ErrorKind};
 use prost_reflect::{DynamicMessage, MessageDescriptor, SerializeOptions, prost::Message as _};
 use serde::{
     Deserialize, Deserializer,
-    de::{MapAccess, SeqAccess, Visitor},
+    de::{self, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::{Map, Value};
 
@@ -153,7 +153,14 @@ impl<'de> Visitor<'de> for TreeVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Tree, A::Error> {
         let mut fields = Map::new();
         while let Some((Tree(k), Tree(v))) = map.next_entry()? {
-            let key = if let Value::String(s) = k { s } else { k.to_string() };
+            let key = match k {
+                Value::String(s) => s,
+                Value::Null | Value::Bool(_) | Value::Number(_) => k.to_string(),
+                // As text it would be twice as long with every map around it: gigabytes from a few bytes.
+                Value::Array(_) | Value::Object(_) => {
+                    return Err(de::Error::custom("a key that is a list or a map has no form in JSON"));
+                }
+            };
             fields.insert(key, v);
         }
         Ok(Tree(fields.into()))
@@ -274,6 +281,27 @@ pub(crate) mod tests {
         let json = method(Types::Named(&[])).result_to_json(&bytes).expect("readable");
         assert_eq!(json, r#"[{"7":"seven"},"NaN",1.5,null,"Plain",{"With":{"n":1}}]"#);
         assert_eq!(named_to_json(&[0xc4, 2, 0, 255]), Ok("AP8=".into()));
+    }
+
+    /// Found by the fuzz target `gateway`: 275 bytes took 33 MB, 20 more a thousand times that.
+    #[test]
+    fn a_map_with_maps_as_keys_is_refused_and_takes_no_memory() {
+        for head in [&[0x81][..], &[0x91]] {
+            let bytes = [[0x81].repeat(300), head.to_vec(), vec![0xa1, b'"'], vec![0xc0; 400]].concat();
+            let error = named_to_json(&bytes).expect_err("no JSON has such keys");
+            assert!(error.contains("a key that is a list or a map"), "{error}");
+        }
+    }
+
+    /// What a deep result costs is the stack of a thread of ours.
+    #[test]
+    fn a_result_nested_too_deep_is_refused() {
+        let read = |bytes: Vec<u8>| std::thread::spawn(move || named_to_json(&bytes).map(|v| v.to_string()));
+        for bytes in [[0x91].repeat(100_000), [0x81, 0xa1, b'k'].repeat(100_000)] {
+            assert!(read(bytes).join().expect("the stack lasts").is_err());
+        }
+        let fits = [[0x91].repeat(100), vec![0xc0]].concat();
+        assert!(read(fits).join().expect("the stack lasts").is_ok());
     }
 
     #[test]
