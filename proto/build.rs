@@ -44,10 +44,14 @@ fn shapes(set: &prost_types::FileDescriptorSet) -> String {
             use prost_types::field_descriptor_proto::{Label, Type};
             let repeated = field.label() == Label::Repeated;
             let inner = (field.r#type() == Type::Message).then(|| index(field.type_name()));
-            if inner.is_some() || (repeated && matches!(field.r#type(), Type::String | Type::Bytes)) {
+            if inner.is_some() || repeated {
                 let number = field.number();
-                write!(text, "Field {{ number: {number}, repeated: {repeated}, message: {inner:?} }},")
-                    .expect("a string");
+                let packs = inner.is_none() && !matches!(field.r#type(), Type::String | Type::Bytes);
+                write!(
+                    text,
+                    "Field {{ number: {number}, repeated: {repeated}, packs: {packs}, message: {inner:?} }},"
+                )
+                .expect("a string");
             }
         }
         text.push_str("] },\n");

@@ -10,6 +10,8 @@ pub const KEY_BYTES: usize = 1024;
 pub const TYPE_NAME_BYTES: usize = 128;
 /// A cluster's id, its name in front: it stands in refusals and logs, which strangers must not fill.
 pub const CLUSTER_NAME_BYTES: usize = 256;
+/// A node's name, or one of its addresses: every member keeps them for every session, and tells every node.
+pub const NODE_TEXT_BYTES: usize = 256;
 /// Arguments or result of one call between nodes: `TooLarge`. Bounds a frame's memory on both sides.
 pub const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 /// Arguments of a call from outside the cluster: `TooLarge`.

@@ -33,6 +33,8 @@ struct Shape {
 struct Field {
     number: u32,
     repeated: bool,
+    /// Numbers: many in one value, one a byte.
+    packs: bool,
     /// Which of [`SHAPES`] it holds.
     message: Option<usize>,
 }
@@ -73,9 +75,11 @@ fn count(shape: &Shape, mut bytes: &[u8], left: &mut usize) -> Result<(), TooMan
         let Some((value, rest)) = bytes.split_at_checked(skip) else { return Ok(()) };
         bytes = rest;
         let field = shape.fields.iter().find(|f| f.number == number && groups == 0);
-        let Some(field) = field.filter(|_| wire == WireType::LengthDelimited) else { continue };
+        let whole = wire == WireType::LengthDelimited;
+        let Some(field) = field.filter(|f| whole || f.packs) else { continue };
         if field.repeated {
-            *left = left.checked_sub(1).ok_or(TooMany)?;
+            let elements = if field.packs && whole { value.len() } else { 1 };
+            *left = left.checked_sub(elements).ok_or(TooMany)?;
         }
         if let Some(inner) = field.message {
             count(&SHAPES[inner], value, left)?;
@@ -187,6 +191,29 @@ mod tests {
         // Field 15, a group with a varint in it.
         let bytes = [&[0x7b, 0x08, 1, 0x7c][..], &calls.encode_to_vec()].concat();
         assert!(decode::<PeerFrame>(&bytes).is_err());
+    }
+
+    /// Found by reading for the fuzz targets: numbers were not counted, eight bytes of memory for one sent.
+    #[test]
+    fn packed_numbers_are_elements_too() {
+        use crate::wire::{
+            GroupStepRequest,
+            group_step_request::{Step, Transfer},
+        };
+        let step = |n: usize| GroupStepRequest {
+            step: Some(Step::Transfer(Transfer { to: 1, avoid: vec![1; n] })),
+            ..Default::default()
+        };
+        assert!(!refused(&step(ELEMENTS)) && refused(&step(ELEMENTS + 1)));
+        // The same, one by one: field 7 holds field 2, each a varint behind its tag.
+        let one_by_one = |n: usize| {
+            let inner = [0x10, 1].repeat(n);
+            let mut bytes = vec![0x3a];
+            prost::encoding::encode_varint(inner.len() as u64, &mut bytes);
+            [bytes, inner].concat()
+        };
+        assert!(decode::<GroupStepRequest>(&one_by_one(ELEMENTS)).is_ok());
+        assert!(decode::<GroupStepRequest>(&one_by_one(ELEMENTS + 1)).is_err());
     }
 
     #[test]

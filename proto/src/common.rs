@@ -290,6 +290,16 @@ impl TryFrom<wire::NodeInfo> for NodeInfo {
         if node.id == 0 {
             return Err(WireError::missing("NodeInfo.id"));
         }
+        let texts = [("name", &node.name), ("peer_addr", &node.peer_addr), ("api_addr", &node.api_addr)];
+        if let Some((which, text)) = texts.iter().find(|(_, t)| t.len() > limits::NODE_TEXT_BYTES) {
+            let (bytes, limit) = (text.len(), limits::NODE_TEXT_BYTES);
+            let why = format!("{which} has {bytes} bytes, over the limit of {limit}");
+            return Err(WireError::bad("NodeInfo", why));
+        }
+        if node.types.len() > limits::TYPES {
+            let why = format!("{} types are over the limit of {}", node.types.len(), limits::TYPES);
+            return Err(WireError::bad("NodeInfo.types", why));
+        }
         Ok(Self {
             id: NodeId(node.id),
             name: node.name,

@@ -1,7 +1,7 @@
 //! Every form of the metadata contract comes back from the wire as it went.
 
 use millet_core::{
-    Key, KeyKind,
+    Key, KeyKind, limits,
     model::{NodeInfo, Ownership},
 };
 
@@ -89,4 +89,21 @@ fn r17_no_list_of_ended_sessions_means_resync_and_an_empty_one_does_not() {
     assert_eq!(KeepaliveAnswer::try_from(wire::KeepaliveResponse::from(answer.clone())), Ok(answer.clone()));
     answer.ended = Some(vec![]);
     assert_eq!(KeepaliveAnswer::try_from(wire::KeepaliveResponse::from(answer.clone())), Ok(answer));
+}
+
+/// Found by reading for the fuzz targets: what a node says of itself stays in every member's memory.
+#[test]
+fn a_node_that_says_too_much_of_itself_is_refused() {
+    let decl = wire::TypeDecl { r#type: "T".into(), mode: 1, shards: 0, keys: 1 };
+    let node = |name: usize, types: usize| wire::NodeInfo {
+        id: 1,
+        name: "n".repeat(name),
+        types: vec![decl.clone(); types],
+        ..Default::default()
+    };
+    let (text, types) = (limits::NODE_TEXT_BYTES, limits::TYPES);
+    assert!(NodeInfo::try_from(node(text, types)).is_ok());
+    let refused = |node: wire::NodeInfo| NodeInfo::try_from(node).expect_err("too much").to_string();
+    assert!(refused(node(text + 1, 0)).contains("name has 257 bytes, over the limit of 256"));
+    assert!(refused(node(0, types + 1)).contains("4097 types are over the limit of 4096"));
 }
