@@ -93,7 +93,9 @@ impl Cell {
 
 /// The cells, by key.
 #[derive(Clone)]
-pub struct Cells(Arc<[RwLock<HashMap<u64, Arc<Cell>>>]>);
+pub struct Cells(Arc<[Shard]>);
+
+type Shard = RwLock<HashMap<u64, Arc<Cell>>>;
 
 impl Cells {
     /// None yet.
