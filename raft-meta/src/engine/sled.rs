@@ -1,4 +1,4 @@
-//! sled 0.34.7. Its `flush` syncs neither its file nor its blob files (values of 16 KB and more), so a
+//! sled 0.34.7. Its `flush` syncs neither its file nor its blob files (what is above 128 KB), so a
 //! power cut may lose or corrupt anything: the guard is flush, then `syncfs` (R19). Opening, it leaves out
 //! whatever it finds damaged, without a word: a row is then an older one, or none, under the latest mark.
 //!
@@ -7,6 +7,9 @@
 //! other is over all rows, taken through sled, and compared with what sled serves after it has opened them:
 //! damage that was there when the files were closed is in the first digest, not in this one. A running sled
 //! checks the CRC of whatever it reads.
+//!
+//! A batch that fails leaves behind what it had done of it, and a failed write leaves a writer that flush and
+//! drop wait for: the first failure of a change ends the engine. It serves nothing more, and is not closed.
 //!
 //! **What that costs.** A close reads all rows and all files, an open after it does too. Any other start,
 //! after `kill -9` as after a power cut, rebuilds: it reads the group's snapshot file, writes its rows into an
@@ -38,8 +41,24 @@ pub struct SledEngine {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     cache_bytes: u64,
-    /// `None` once closed. Written only to wipe and to close.
-    db: RwLock<Option<sled::Db>>,
+    /// Held for writing while a batch is applied, so that nobody reads half of it.
+    db: RwLock<Held>,
+}
+
+enum Held {
+    Open(sled::Db),
+    Closed,
+    /// A change failed: why. What is below it may be half of something.
+    Broken(String),
+}
+
+impl Held {
+    /// The database is forgotten, not dropped: that would wait for the writer that failed.
+    fn break_off(&mut self, why: &str) {
+        if let Self::Open(db) = std::mem::replace(self, Self::Broken(why.to_owned())) {
+            std::mem::forget(db);
+        }
+    }
 }
 
 impl SledEngine {
@@ -47,44 +66,64 @@ impl SledEngine {
     /// those that were closed, and sled finds the rows in them that were closed.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, cache_bytes: u64) -> io::Result<Self> {
         disk.create_dir(dir)?;
-        let engine = Self { disk, dir: dir.to_owned(), cache_bytes, db: RwLock::new(None) };
+        let engine = Self { disk, dir: dir.to_owned(), cache_bytes, db: RwLock::new(Held::Closed) };
         let closed = engine.closed().map_err(|e| engine.failed(&e))?;
         life::begin(&*engine.disk, dir).map_err(|e| engine.failed(&e))?;
         let opened = match closed {
-            Ok(rows) => engine.open_closed(&rows)?,
+            Ok((files, rows)) => engine.open_closed(&files, &rows)?,
             Err(why) => engine.begin_empty(&why)?,
         };
-        *engine.db.write() = Some(opened);
+        *engine.db.write() = Held::Open(opened);
         Ok(engine)
     }
 
-    /// The digest of the rows that were closed, if the files are those that were; else why they must not be used.
-    fn closed(&self) -> io::Result<Result<String, &'static str>> {
+    /// The digests of the seal, if the files are those that were closed; else why they must not be used.
+    fn closed(&self) -> io::Result<Result<(String, String), &'static str>> {
         let seal = life::seal(&*self.disk, &self.dir)?;
         let Some((files, rows)) = seal.as_deref().and_then(|seal| seal.split_once(' ')) else {
             return Ok(Err("it was not closed cleanly"));
         };
         let same = files == hex(self.digest_of_files()?);
-        Ok(if same { Ok(rows.to_owned()) } else { Err("its files are not those that were closed") })
+        Ok(if same {
+            Ok((files.to_owned(), rows.to_owned()))
+        } else {
+            Err("its files are not those that were closed")
+        })
     }
 
-    fn open_closed(&self, rows: &str) -> io::Result<sled::Db> {
-        let why = match self.open_database() {
-            Ok(db) => match self.digest_of_rows(&db) {
-                Ok(found) if hex(found) == rows => return Ok(db),
-                Ok(_) => "its rows are not those that were closed".to_owned(),
-                Err(e) => e.to_string(),
-            },
-            Err(e) => e.to_string(),
-        };
-        self.begin_empty(&why)
+    /// A disk that fails says nothing of what is on it: that is an error, and the files stay.
+    fn open_closed(&self, files: &str, rows: &str) -> io::Result<sled::Db> {
+        let opened = self.open_database().and_then(|db| Ok((self.digest_of_rows(&db)?, db)));
+        match opened {
+            Ok((found, db)) if hex(found) == rows => Ok(db),
+            Ok((_, db)) => {
+                drop(db);
+                self.begin_empty(&"its rows are not those that were closed")
+            }
+            Err(e) if e.kind() == io::ErrorKind::InvalidData => self.begin_empty(&e),
+            Err(e) => {
+                if hex(self.digest_of_files()?) == files {
+                    life::end(&*self.disk, &self.dir, &format!("{files} {rows}"))?;
+                }
+                Err(e)
+            }
+        }
     }
 
     fn begin_empty(&self, why: &dyn std::fmt::Display) -> io::Result<sled::Db> {
         if self.remove_files().map_err(|e| self.failed(&e))? {
             tracing::warn!(dir = %self.dir.display(), %why, "the state engine's files are removed: they are rebuilt from snapshot and log");
         }
-        self.open_database()
+        self.open_empty()
+    }
+
+    /// Opens it after its files were removed: rows of before, with no mark or an old one, would pass for its own.
+    fn open_empty(&self) -> io::Result<sled::Db> {
+        let db = self.open_database()?;
+        if db.was_recovered() || db.iter().next().is_some() {
+            return Err(self.failed(&"it is not empty after its files were removed; remove the folder"));
+        }
+        Ok(db)
     }
 
     /// Names, lengths and bytes of all files.
@@ -119,8 +158,8 @@ impl SledEngine {
             Ok(hash.digest128())
         };
         match catch_unwind(AssertUnwindSafe(read)) {
-            Ok(digest) => digest.map_err(|e| self.failed(&e)),
-            Err(_) => Err(self.failed(&"it panicked while it was read")),
+            Ok(digest) => digest.map_err(|e| self.explained(&e)),
+            Err(_) => Err(self.damaged(&"it panicked while it was read")),
         }
     }
 
@@ -135,8 +174,8 @@ impl SledEngine {
             .mode(sled::Mode::HighThroughput);
         // On damaged files sled panics as often as it returns an error.
         match catch_unwind(AssertUnwindSafe(|| config.open())) {
-            Ok(opened) => opened.map_err(|e| self.failed(&e)),
-            Err(_) => Err(self.failed(&"it panicked while opening")),
+            Ok(opened) => opened.map_err(|e| self.explained(&e)),
+            Err(_) => Err(self.damaged(&"it panicked while opening")),
         }
     }
 
@@ -165,10 +204,68 @@ impl SledEngine {
         failed("sled", &self.dir, error)
     }
 
+    /// `InvalidData`: it is damaged.
+    fn damaged(&self, why: &dyn std::fmt::Display) -> io::Error {
+        io::Error::new(io::ErrorKind::InvalidData, self.failed(why))
+    }
+
+    /// Whether it is damaged, or the disk failed. Its own lock keeps nobody out but a sled that this process
+    /// has closed and that is still ending (the member has locked its folder): the rows in it are given up.
+    fn explained(&self, error: &sled::Error) -> io::Error {
+        use io::ErrorKind::{InvalidData, UnexpectedEof};
+        match error {
+            sled::Error::Io(e)
+                if !matches!(e.kind(), UnexpectedEof | InvalidData)
+                    && !e.to_string().starts_with("could not acquire lock") =>
+            {
+                self.failed(error)
+            }
+            _ => self.damaged(error),
+        }
+    }
+
+    fn db<'a>(&self, held: &'a Held) -> io::Result<&'a sled::Db> {
+        match held {
+            Held::Open(db) => Ok(db),
+            Held::Closed => Err(self.failed(&"it is closed")),
+            Held::Broken(why) => Err(self.failed(&format!("it serves nothing more, a change failed: {why}"))),
+        }
+    }
+
     fn with<T>(&self, f: impl FnOnce(&sled::Db) -> Result<T, sled::Error>) -> io::Result<T> {
-        let db = self.db.read();
-        let db = db.as_ref().ok_or_else(|| self.failed(&"it is closed"))?;
-        f(db).map_err(|e| self.failed(&e))
+        f(self.db(&self.db.read())?).map_err(|e| self.failed(&e))
+    }
+
+    /// Changes it. If that fails, it is over before anybody reads again.
+    fn change(&self, f: impl FnOnce(&sled::Db) -> Result<(), sled::Error>) -> io::Result<()> {
+        let mut held = self.db.write();
+        let db = self.db(&held)?;
+        let done = catch_unwind(AssertUnwindSafe(|| f(db)));
+        self.or_break_off(&mut held, done)
+    }
+
+    /// Flushes, while others read: what is in memory stays right.
+    fn flush(&self) -> io::Result<()> {
+        let done = {
+            let held = self.db.read();
+            let db = self.db(&held)?;
+            catch_unwind(AssertUnwindSafe(|| db.flush().map(drop)))
+        };
+        if matches!(done, Ok(Ok(()))) { Ok(()) } else { self.or_break_off(&mut self.db.write(), done) }
+    }
+
+    fn or_break_off(
+        &self,
+        held: &mut Held,
+        done: std::thread::Result<Result<(), sled::Error>>,
+    ) -> io::Result<()> {
+        let why = match done {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(e)) => e.to_string(),
+            Err(_) => "it panicked".to_owned(),
+        };
+        held.break_off(&why);
+        Err(self.failed(&why))
     }
 }
 
@@ -203,7 +300,7 @@ impl Engine for SledEngine {
         if let Some(mark) = mark {
             batch.insert(MARK, mark);
         }
-        self.with(|db| db.apply_batch(batch))
+        self.change(|db| db.apply_batch(batch))
     }
 
     fn scan(&self, from: &[u8], items: usize, bytes: usize) -> io::Result<Vec<(Bytes, Bytes)>> {
@@ -226,28 +323,25 @@ impl Engine for SledEngine {
     }
 
     fn guard(&self) -> io::Result<()> {
-        self.with(|db| db.flush().map(drop))?;
+        self.flush()?;
         self.disk.sync_file_system(&self.dir)
     }
 
     fn wipe(&self) -> io::Result<()> {
-        let mut db = self.db.write();
-        drop(db.take());
+        let mut held = self.db.write();
+        self.db(&held)?;
+        // Whatever fails below, this stays. Dropping stops its threads, which write.
+        drop(std::mem::replace(&mut *held, Held::Broken("it was not emptied to the end".into())));
         self.remove_files().map_err(|e| self.failed(&e))?;
-        *db = Some(self.open_database()?);
+        *held = Held::Open(self.open_empty()?);
         Ok(())
     }
 
     fn close(&self) -> io::Result<()> {
-        let rows = {
-            let db = self.db.read();
-            let db = db.as_ref().ok_or_else(|| self.failed(&"it is closed"))?;
-            let rows = self.digest_of_rows(db)?;
-            db.flush().map_err(|e| self.failed(&e))?;
-            rows
-        };
+        let rows = self.digest_of_rows(self.db(&self.db.read())?)?;
+        self.flush()?;
         // Dropping stops its threads, which write.
-        drop(self.db.write().take());
+        drop(std::mem::replace(&mut *self.db.write(), Held::Closed));
         let end = || {
             self.disk.sync_file_system(&self.dir)?;
             let seal = format!("{} {}", hex(self.digest_of_files()?), hex(rows));

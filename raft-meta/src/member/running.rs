@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use millet_core::Revision;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -22,7 +23,7 @@ use crate::{
     identity::Membership,
     log::{GroupId, LogStore, Wal, WalOptions},
     machine::{Init, Machine, MetaGroup, Published},
-    raft::{Core, Group, GroupOptions, Leadership, Place, Port, Roster},
+    raft::{Core, Group, GroupOptions, Leadership, Place, Port, Roster, SnapshotFiles},
     state::{StateGroup, StateReader},
 };
 
@@ -132,13 +133,17 @@ impl Running {
         let machine = meta.machine();
         let (told, left) = watch::channel(false);
         let told = Arc::new(told);
-        let group = |group, on_disk| GroupOptions {
+        let files = |group| {
+            SnapshotFiles::open(Arc::clone(&options.disk), options.dir.join("snapshots"), group).map(Arc::new)
+        };
+        // Both before the engine is opened: that ends its seal, and it may have the only other copy.
+        let (meta_files, state_files) = (files(META)?, files(STATE)?);
+        let group = |group, files, on_disk| GroupOptions {
             group,
             member: place.member,
             cluster: Arc::clone(&cluster),
             log: Arc::clone(&log),
-            disk: Arc::clone(&options.disk),
-            snapshots: options.dir.join("snapshots"),
+            files,
             threads: Arc::clone(&options.threads),
             dial: Arc::clone(&options.dial),
             left: Arc::clone(&told),
@@ -149,10 +154,14 @@ impl Running {
         };
         let dir = options.dir.join("state");
         let engine = engine::open(options.engine, Arc::clone(&options.disk), &dir, ENGINE_CACHE_BYTES)?;
-        let state = StateGroup::open(Arc::clone(&engine))?;
-        let reader = state.reader();
-        let meta = Group::start(group(META, false), meta).await?;
-        let state = Group::start(group(STATE, true), state).await?;
+        let (opened, groups) = (engine.mark()?, async {
+            let state = StateGroup::open(Arc::clone(&engine))?;
+            let reader = state.reader();
+            let meta = Group::start(group(META, meta_files, false), meta).await?;
+            let state = Group::start(group(STATE, state_files, true), state).await?;
+            Ok::<_, io::Error>((meta, state, reader))
+        });
+        let (meta, state, reader) = groups.await.inspect_err(|_| close_unchanged(&*engine, opened))?;
         let (keepalives, incoming) = mpsc::channel(KEEPALIVES);
         let (stop, stopped) = watch::channel(false);
         let init =
@@ -295,10 +304,14 @@ impl Running {
             self.state.transfer().await;
         }
         self.stop.send_replace(true);
-        self.meta.shutdown().await;
-        self.state.shutdown().await;
+        for ended in [self.meta.shutdown().await, self.state.shutdown().await] {
+            if let Err(why) = ended {
+                drive::fail(&self.fail, why);
+            }
+        }
         self.reads.close();
-        if hand_over {
+        // What failed may have left half of something in the engine: it is not to be used again.
+        if hand_over && self.failed.borrow().is_none() {
             let engine = Arc::clone(&self.engine);
             let closed = self.readers.run(move || engine.close()).await.and_then(|closed| closed);
             if let Err(e) = closed {
@@ -308,6 +321,16 @@ impl Running {
         }
         self.core.stop().await;
         self.failed.borrow().clone().map_or(Ok(()), Err)
+    }
+}
+
+/// A start that came to nothing leaves the engine as it was closed, for a next one after a repair: every
+/// change moves the mark. Without one it is empty.
+fn close_unchanged(engine: &dyn engine::Engine, opened: Option<Bytes>) {
+    if opened.is_some()
+        && let Err(e) = engine.mark().and_then(|mark| if mark == opened { engine.close() } else { Ok(()) })
+    {
+        tracing::warn!(error = %e, "the state engine did not close cleanly; it is rebuilt at the next start");
     }
 }
 

@@ -1,13 +1,13 @@
 //! One Raft group of this member: propose, read, watch who leads, hand leadership over, stop.
 
-use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use millet_core::world::{Disk, Threads};
+use millet_core::world::Threads;
 use openraft::{
     BasicNode, Config, Raft, ReadPolicy, ServerState, SnapshotPolicy,
     async_runtime::WatchReceiver as _,
-    errors::{ClientWriteError, ForwardToLeader, LinearizableReadError, RaftError},
+    errors::{ClientWriteError, Fatal, ForwardToLeader, LinearizableReadError, RaftError},
     impls::ProgressResponder,
 };
 use parking_lot::Mutex;
@@ -83,8 +83,8 @@ pub(crate) struct GroupOptions {
     pub(crate) member: u64,
     pub(crate) cluster: Arc<str>,
     pub(crate) log: Arc<dyn LogStore>,
-    pub(crate) disk: Arc<dyn Disk>,
-    pub(crate) snapshots: PathBuf,
+    /// Opened, so checked, before anything that a start changes.
+    pub(crate) files: Arc<SnapshotFiles>,
     pub(crate) threads: Arc<dyn Threads>,
     pub(crate) dial: Dial,
     /// Set when another member says that this one has left.
@@ -189,11 +189,7 @@ impl<M: GroupMachine> Group<M> {
     /// Recovers the group from its log and snapshot and starts taking part.
     pub(crate) async fn start(options: GroupOptions, machine: M) -> io::Result<Self> {
         let config = Arc::new(config(&options)?);
-        let files = Arc::new(SnapshotFiles::open(
-            Arc::clone(&options.disk),
-            options.snapshots.clone(),
-            options.group,
-        )?);
+        let files = options.files;
         let machine = Arc::new(Mutex::new(machine));
         let place = match options.on_disk {
             true => Place::thread(&*options.threads, &format!("apply-{}", options.group.0))?,
@@ -321,11 +317,20 @@ impl<M: GroupMachine> Group<M> {
         said.or_else(|| self.leadership.has_changed().is_err().then(|| "Raft's core has ended".into()))
     }
 
-    /// Stops taking part. The log keeps everything.
-    pub(crate) async fn shutdown(&self) {
+    /// Stops taking part. The log keeps everything. The error is why it had stopped by itself, before or now:
+    /// what its machine holds may be half of something.
+    pub(crate) async fn shutdown(&self) -> Result<(), String> {
+        let before = self.broken();
         if let Err(e) = self.raft.shutdown().await {
             tracing::warn!(error = %e, "raft did not stop cleanly");
         }
+        before.or_else(|| self.broken()).map_or(Ok(()), Err)
+    }
+
+    /// As [`Group::failed`], but not because it was told to stop.
+    fn broken(&self) -> Option<String> {
+        let state = self.raft.metrics().borrow_watched().running_state.clone();
+        if matches!(state, Err(Fatal::Stopped)) { None } else { self.failed() }
     }
 }
 

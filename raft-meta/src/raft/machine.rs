@@ -215,6 +215,15 @@ impl<M: GroupMachine> RaftStateMachine<Cfg> for Machine<M> {
         let install = move || {
             // The file first: once the machine has it, nothing below it is needed from the log.
             let kept = files.keep(snapshot)?;
+            // A newer one that was current is not what was asked for, and its rows do not go with this mark.
+            if kept.applied().index != applied.index {
+                let why = format!(
+                    "a snapshot of entry {} is to be installed, but that of entry {} is here",
+                    applied.index,
+                    kept.applied().index
+                );
+                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+            }
             machine.lock().restore(applied, kept.content()?)
         };
         self.place.run(install).await??;
@@ -411,5 +420,23 @@ mod tests {
             let built = builder.build_snapshot().await.unwrap();
             assert_eq!(built.meta.last_log_id.map(|id| id.index), Some(2));
         }
+    }
+
+    /// The rows of one snapshot under the mark of another would make the next entries be applied twice.
+    #[tokio::test]
+    async fn r19_a_snapshot_older_than_the_current_one_is_not_installed() {
+        let (here, there) = (disk(), disk());
+        let (shared, files) = (Arc::new(Mutex::new(machine(&here))), Arc::new(files(&here)));
+        apply(&mut shared.lock(), 1..=5);
+        files.write(shared.lock().snapshot().unwrap()).unwrap();
+        let mut older = machine(&there);
+        apply(&mut older, 1..=3);
+        let older = self::files(&there).write(older.snapshot().unwrap()).unwrap();
+        let threads = Arc::new(StdThreads);
+        let mut adapter = Machine::new(Arc::clone(&shared), Place::Inline, files, threads);
+        let meta = meta_of(older.applied()).unwrap();
+        let error = adapter.install_snapshot(&meta, older).await.unwrap_err();
+        assert!(error.to_string().contains("entry 3") && error.to_string().contains("entry 5"), "{error}");
+        assert_eq!(shared.lock().applied().index, 5);
     }
 }

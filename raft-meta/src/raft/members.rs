@@ -238,7 +238,7 @@ mod tests {
         Timing,
         log::{GroupId, Wal, WalOptions},
         machine::MetaGroup,
-        raft::{Core, GroupOptions},
+        raft::{Core, GroupOptions, SnapshotFiles},
     };
 
     const LIMIT: Duration = Duration::from_secs(20);
@@ -259,8 +259,7 @@ mod tests {
             member: 1,
             cluster: "c1".into(),
             log: Arc::new(wal),
-            disk,
-            snapshots: dir.join("snapshots"),
+            files: Arc::new(SnapshotFiles::open(disk, dir.join("snapshots"), GroupId(0)).expect("fresh")),
             core: Core::start(&*threads).await.expect("a thread"),
             threads,
             dial: Arc::new(dial),
@@ -289,6 +288,6 @@ mod tests {
         until_async("it is joint no more", async || !Roster::look(&group).joint, LIMIT).await;
         let look = Roster::look(&group);
         assert!(look.node(1).is_some_and(|n| n.voter) && look.nodes.len() == 1, "{look:?}");
-        group.shutdown().await;
+        group.shutdown().await.expect("it runs");
     }
 }

@@ -34,8 +34,9 @@ pub(super) struct Copied {
     pub engine: Arc<dyn Engine>,
     /// Copies under way.
     copies: Mutex<BTreeMap<u64, Copy>>,
-    /// Held while everything is replaced: a half filled engine would answer that a grain has no state.
-    filling: RwLock<()>,
+    /// Whether the engine is half filled: it would answer that a grain has no state. Held while everything is
+    /// replaced, and true for good where that fails.
+    half: RwLock<bool>,
 }
 
 #[derive(Default)]
@@ -51,11 +52,12 @@ struct Copy {
 
 impl Copied {
     pub fn new(engine: Arc<dyn Engine>) -> Arc<Self> {
-        Arc::new(Self { engine, copies: Mutex::default(), filling: RwLock::default() })
+        Arc::new(Self { engine, copies: Mutex::default(), half: RwLock::default() })
     }
 
     /// Makes changes; the only way to, while copies may be under way.
     pub fn apply(&self, puts: &[Put], mark: Option<&[u8]>) -> io::Result<()> {
+        drop(self.whole()?);
         let mut copies = self.copies.lock();
         for copy in copies.values_mut().filter(|c| c.broken.is_none()) {
             for (key, _) in puts {
@@ -76,19 +78,28 @@ impl Copied {
     }
 
     /// A copy as of now.
-    pub fn copy(self: &Arc<Self>, applied: Applied) -> Source {
+    pub fn copy(self: &Arc<Self>, applied: Applied) -> io::Result<Source> {
+        drop(self.whole()?);
         let mut copies = self.copies.lock();
         let id = copies.last_key_value().map_or(0, |(last, _)| last + 1);
         copies.insert(id, Copy::default());
-        Source { of: self.clone(), id, applied }
+        Ok(Source { of: self.clone(), id, applied })
     }
 
-    /// Keeps the engine from being replaced while several of its rows are read. Waits while it is.
-    pub fn whole(&self) -> RwLockReadGuard<'_, ()> {
-        self.filling.read()
+    /// Keeps the engine from being replaced while several of its rows are read. Waits while it is. An error
+    /// if that failed.
+    pub fn whole(&self) -> io::Result<RwLockReadGuard<'_, bool>> {
+        let half = self.half.read();
+        if *half {
+            return Err(io::Error::other(
+                "the state engine is half filled, its snapshot failed; start this member again",
+            ));
+        }
+        Ok(half)
     }
 
-    /// Replaces everything by a copy's content; the mark comes last, so that a half filled engine has none.
+    /// Replaces everything by a copy's content, which is read to its end, where its file is checked, before it
+    /// is believed; the mark comes last, so that a half filled engine has none.
     pub fn fill(&self, mark: &[u8], content: &mut dyn Read) -> io::Result<()> {
         for copy in self.copies.lock().values_mut() {
             *copy = Copy {
@@ -96,7 +107,8 @@ impl Copied {
                 ..Copy::default()
             };
         }
-        let _filling = self.filling.write();
+        let mut half = self.half.write();
+        *half = true;
         self.engine.wipe()?;
         let (mut puts, mut bytes) = (Vec::new(), 0);
         while let Some((key, value)) = read_row(content)? {
@@ -107,7 +119,15 @@ impl Copied {
                 (puts, bytes) = (Vec::new(), 0);
             }
         }
-        self.engine.apply(&puts, Some(mark))
+        if io::copy(content, &mut io::sink())? > 0 {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the snapshot goes on behind its last row",
+            ));
+        }
+        self.engine.apply(&puts, Some(mark))?;
+        *half = false;
+        Ok(())
     }
 }
 

@@ -111,7 +111,7 @@ impl GroupMachine for StateGroup {
     }
 
     fn snapshot(&mut self) -> io::Result<Box<dyn SnapshotSource>> {
-        Ok(Box::new(self.rows.copy(self.applied.clone())))
+        Ok(Box::new(self.rows.copy(self.applied.clone())?))
     }
 
     fn restore(&mut self, applied: Applied, mut content: Box<dyn Read + Send>) -> io::Result<()> {
@@ -125,13 +125,13 @@ impl StateReader {
     /// `StateStore::load`: reads a grain's state under a shard's floor, changing nothing. An error is a
     /// storage error. Reads the disk: not for an async thread.
     pub fn load(&self, grain: &GrainId, slot: &str, shard: ShardId, token: Token) -> io::Result<StateResult> {
-        let _whole = self.0.whole();
+        let _whole = self.0.whole()?;
         Rows::new(&*self.0.engine).load_at(grain, slot, shard, token)
     }
 
     /// The oldest living session the machine was told of.
     pub fn oldest_living(&self) -> io::Result<SessionId> {
-        let _whole = self.0.whole();
+        let _whole = self.0.whole()?;
         Rows::new(&*self.0.engine).oldest()
     }
 }

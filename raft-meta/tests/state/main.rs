@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod conformance;
+mod filling;
 #[path = "../real/mod.rs"]
 mod real;
 mod recovery;
@@ -329,43 +330,6 @@ fn r19_a_value_that_the_engine_has_lost_is_an_error_and_not_an_empty_state() {
     assert_eq!(load.unwrap_err().kind(), io::ErrorKind::InvalidData);
     let command = StateCommand::Batch(vec![open(1, token(6))]);
     assert_eq!(group.apply(vec![entry(2, &command)]).unwrap_err().kind(), io::ErrorKind::InvalidData);
-}
-
-/// The content of a snapshot, which is read while the engine is filled with it.
-struct WhileFilled<F>(io::Cursor<Vec<u8>>, Option<F>);
-
-impl<F: FnOnce()> Read for WhileFilled<F> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        if let Some(meanwhile) = self.1.take() {
-            meanwhile();
-        }
-        self.0.read(into)
-    }
-}
-
-/// A leader that was deposed after its read index gets a snapshot: the read it still has to do must not
-/// see the emptied engine, in which every grain is new and no floor refuses anybody (R2).
-#[test]
-fn r2_a_read_never_sees_a_half_restored_state() {
-    let (ty, shard) = (grain(1).ty, ShardId(0));
-    let of_shard = Op::OpenShard { ty, shard, grant: token(5).epoch.grant, session: SessionId(5) };
-    let value = Some(Bytes::from_static(b"acknowledged"));
-    let mut group = fresh();
-    results(&mut group, 1, vec![of_shard, save(1, token(5), 0, value.clone())]);
-    let (applied, bytes) = (group.applied(), content(&mut group));
-    let (tell, told) = std::sync::mpsc::channel();
-    let reader = group.reader();
-    let meanwhile = move || {
-        let (over, is_over) = std::sync::mpsc::channel::<()>();
-        std::thread::spawn(move || {
-            tell.send(reader.load(&grain(1), "s", shard, token(5)).unwrap()).unwrap();
-            drop(over);
-        });
-        // A read that does not wait for the rest is over now.
-        let _ = is_over.recv_timeout(Duration::from_millis(300));
-    };
-    group.restore(applied, Box::new(WhileFilled(io::Cursor::new(bytes), Some(meanwhile)))).unwrap();
-    assert_eq!(told.recv().unwrap(), Ok(Done::Stored(Stored { version: Version(1), value })));
 }
 
 #[test]

@@ -206,7 +206,7 @@ const CHANGES: u64 = 12;
 
 /// Looks, changes, closes, says so and waits for its end.
 fn sled(dir: &Path, sync: FileSystemSync, book: &Book) -> Result<(), String> {
-    let disk = Arc::new(Odd { disk: RealDisk, file_system: sync, syncs: true });
+    let disk = Arc::new(Odd { disk: RealDisk, file_system: sync, syncs: true, lists: true });
     let text = |e: std::io::Error| e.to_string();
     let engine = SledEngine::open(disk, dir, CACHE).map_err(text)?;
     let at = reached(&engine).map_err(text)?;

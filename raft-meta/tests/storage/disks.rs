@@ -21,12 +21,19 @@ pub struct Odd<D> {
     pub file_system: FileSystemSync,
     /// Whether `sync_data` does anything.
     pub syncs: bool,
+    /// Whether `list` finds anything.
+    pub lists: bool,
 }
 
 impl<D: Disk> Odd<D> {
     /// The control: a log that writes and does not sync.
     pub fn unsynced(disk: D) -> Arc<dyn Disk> {
-        Arc::new(Self { disk, file_system: FileSystemSync::Real, syncs: false })
+        Arc::new(Self { disk, file_system: FileSystemSync::Real, syncs: false, lists: true })
+    }
+
+    /// Every folder seems empty.
+    pub fn blind(disk: D) -> Arc<dyn Disk> {
+        Arc::new(Self { disk, file_system: FileSystemSync::Real, syncs: true, lists: false })
     }
 
     fn file(&self, file: Box<dyn DiskFile>) -> Box<dyn DiskFile> {
@@ -45,7 +52,7 @@ impl<D: Disk> Disk for Odd<D> {
         self.disk.read(path)
     }
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        self.disk.list(dir)
+        if self.lists { self.disk.list(dir) } else { Ok(Vec::new()) }
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.disk.rename(from, to)

@@ -63,7 +63,7 @@ fn count(verdicts: &[Verdict]) -> [usize; 3] {
 }
 
 #[test]
-fn r19_redb_with_any_flipped_bit_refuses_or_is_rebuilt() {
+fn r19_redb_with_any_flipped_bit_is_rebuilt() {
     let disk = SimDisk::new();
     let open = |disk: &SimDisk| {
         engine::open(EngineKind::Redb, Arc::new(disk.clone()), Path::new("/data/state"), CACHE)
@@ -89,7 +89,7 @@ fn r19_redb_with_any_flipped_bit_refuses_or_is_rebuilt() {
         .collect();
     let [same, behind, refused] = count(&verdicts);
     println!("redb: {same} as it was, {behind} rebuilt, {refused} refused");
-    assert!(behind + refused > 300, "the flips met something: {same}, {behind}, {refused}");
+    assert_eq!([same, behind, refused], [0, verdicts.len(), 0], "the seal is over the whole file");
 }
 
 /// A value that changes after it was opened is found when it is read, and then nothing is served any more.
@@ -118,7 +118,7 @@ fn r19_a_value_that_changes_on_the_disk_under_redb_is_an_error_and_not_served() 
 }
 
 #[test]
-fn r19_sled_with_any_flipped_bit_refuses_or_is_rebuilt() {
+fn r19_sled_with_any_flipped_bit_is_rebuilt() {
     let temp = real::temporary();
     let whole = temp.path().join("whole");
     let disk = || -> Arc<dyn Disk> { Arc::new(RealDisk) };
@@ -156,7 +156,7 @@ fn r19_sled_with_any_flipped_bit_refuses_or_is_rebuilt() {
         "sled: {same} as it was, {behind} rebuilt, {refused} refused, files {:?}",
         files.iter().map(|f| (&f.0, f.1.len())).collect::<Vec<_>>()
     );
-    assert!(behind + refused > 20, "the flips met something: {same}, {behind}, {refused}");
+    assert_eq!([same, behind, refused], [0, verdicts.len(), 0], "the seal is over all files");
 }
 
 /// Names below a folder and what is in them.

@@ -13,6 +13,7 @@ mod engine_crash;
 mod flips;
 mod full;
 mod golden;
+mod half_way;
 mod kill;
 mod log_crash;
 mod log_damage;

@@ -261,6 +261,16 @@ impl One {
         }
     }
 
+    /// Saves a state that will never be answered, and returns when it was tried.
+    pub async fn save_unanswered(&self, bytes: usize) {
+        let (session, grain) = (SessionId(u64::MAX), player(0));
+        let token = token(9, session);
+        let opened = async || self.state.open(&grain, "s", token).await.ok();
+        let stored = until_some("the grain is opened", opened, LIMIT).await;
+        let write = Write { grain: &grain, slot: "s", shard: None, token, version: stored.version };
+        self.state.save(write, value(0, stored.version.0 + 1, bytes)).await.unwrap_err();
+    }
+
     /// Everything that was answered is there, nothing else is.
     pub async fn check(&self, life: u64, book: &mut Book) -> Result<(), String> {
         for (grain, index) in std::mem::take(&mut book.granted) {

@@ -74,7 +74,11 @@ fn r19_the_rows_of_a_snapshot_are_back_in_an_engine_in_time() {
 fn g3_a_member_that_was_killed_is_back_in_time_with_thousands_of_entries_to_apply() {
     for kind in ENGINES {
         let temp = real::temporary();
-        let setup = || Setup::new(std::sync::Arc::new(RealDisk), &temp.path().join("data"), kind);
+        let setup = || Setup {
+            // None: all of it is in the log.
+            snapshot_every: 1 << 20,
+            ..Setup::new(std::sync::Arc::new(RealDisk), &temp.path().join("data"), kind)
+        };
         let book = Mutex::new(Book::default());
         on_runtime(async {
             let started = Started::default();
@@ -91,6 +95,9 @@ fn g3_a_member_that_was_killed_is_back_in_time_with_thousands_of_entries_to_appl
             let one = One::start(&setup(), &started).await.unwrap();
             one.check(2, &mut book).await.unwrap();
             let back = begun.elapsed();
+            let snapshots = std::fs::read_dir(temp.path().join("data/snapshots")).unwrap().count();
+            let entries = one.member.status().unwrap().groups[1].last_log;
+            assert!(snapshots == 0 && entries > 3_000, "{snapshots} snapshots, {entries} entries");
             println!("{kind:?}: killed after {answered} answers, serves all of them again after {back:?}");
             assert!(back < LIMIT);
             one.stop().await.unwrap();
