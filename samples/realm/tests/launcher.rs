@@ -51,9 +51,10 @@ async fn r18_a_session_whose_socket_another_process_holds_is_not_closed() {
     let holder = Killed::pid(stage.launcher.number_after("holder "));
     let session = stage.session();
     stage.node().kill();
-    stage.launcher.until("another process has the child's socket");
+    stage.launcher.until("the child has ended");
     stage.survivor.figures(A_WHILE);
     assert!(!stage.has_ended(session), "closed although a process with its socket runs");
+    stage.launcher.until("another process has the child's socket");
     drop(holder);
     until("the last holder is gone", || stage.has_ended(session), LIMIT);
     assert_eq!(stage.launcher.code(), 137);
