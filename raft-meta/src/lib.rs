@@ -12,6 +12,9 @@
 pub mod backup;
 pub mod client;
 pub mod engine;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod group;
 pub mod identity;
 pub mod leader;

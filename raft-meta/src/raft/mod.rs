@@ -15,6 +15,8 @@ mod suite;
 
 mod types;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use codec::any_bytes;
 pub(crate) use files::{SnapshotFile, SnapshotFiles};
 pub(crate) use handle::{Core, Group, GroupMetrics, GroupOptions, Leadership, ProposeError};
 pub(crate) use machine::Place;

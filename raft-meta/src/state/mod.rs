@@ -163,3 +163,25 @@ fn decode_mark(mut mark: Bytes) -> io::Result<Applied> {
     let log_id = mark.split_to(id);
     Ok(Applied { index, log_id, membership: mark })
 }
+
+/// Reads any bytes as a row of the engine and as its mark: refused, or the same again.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn any_bytes(bytes: &[u8]) {
+    rows::any_bytes(bytes);
+    if let Ok(applied) = decode_mark(Bytes::copy_from_slice(bytes)) {
+        assert_eq!(encode_mark(&applied)[..], *bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { cases: 20_000, ..Default::default() })]
+
+        #[test]
+        fn any_bytes_are_a_mark_or_an_error(index: u64, id in 0..40u32, rest: Vec<u8>, raw: bool) {
+            let head = [&[super::MARK_VERSION][..], &index.to_be_bytes(), &id.to_be_bytes()].concat();
+            super::any_bytes(&if raw { rest } else { [head, rest].concat() });
+        }
+    }
+}
