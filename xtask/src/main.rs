@@ -1,10 +1,11 @@
 //! Project tasks, run as `cargo xtask <task>`: `check` is the gate that every change passes, `tidy` the
-//! part of it that reads the tree, `torture` runs real processes under faults, `bench` measures. Nothing here
-//! is linked into what ships.
+//! part of it that reads the tree, `torture` runs real processes under faults, `bench` measures, `fuzz` looks
+//! for bytes that a decoder does not bear. Nothing here is linked into what ships.
 
 mod abuse;
 mod bench;
 mod check;
+mod fuzz;
 mod sim;
 mod tidy;
 mod torture;
@@ -31,9 +32,10 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::report(&root()),
         ["torture", options @ ..] => torture::run(&root(), options),
         ["bench", options @ ..] => bench::run(&root(), options),
+        ["fuzz", options @ ..] => fuzz::run(&root(), options),
         ["abuse"] => abuse::run(&root(), None),
         ["abuse", "--only", row] => abuse::run(&root(), Some(row)),
-        _ => Err(anyhow::anyhow!("{USAGE}\n{}\n{}", sim::USAGE, bench::USAGE)),
+        _ => Err(anyhow::anyhow!("{USAGE}\n{}\n{}\n{}", fuzz::USAGE, sim::USAGE, bench::USAGE)),
     };
     match passed {
         Ok(true) => ExitCode::SUCCESS,

@@ -74,6 +74,7 @@ const NAMED: &[Named] = &[
             "ctl",
             "samples",
             "benches",
+            "fuzz",
         ],
         instead: "only drivers name tonic: raft-meta's raft, service and client, the server's adapters, node and world, gateway, client, proto",
     },
