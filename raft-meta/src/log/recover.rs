@@ -29,6 +29,9 @@ pub struct TornTail {
     pub bytes: u64,
 }
 
+/// No log counts this far: what says it does is damage, and what counts on from it would overflow.
+const FAR: u64 = 1 << 62;
+
 /// What was found at open.
 pub(super) struct Recovered {
     pub index: Index,
@@ -48,6 +51,10 @@ pub(super) fn recover(disk: &dyn Disk, dir: &Path, cache_limit: usize) -> Result
     let (mut next_sequence, mut next_batch) = (1, 1);
     for (n, sequence) in names.iter().copied().enumerate() {
         let path = segment::path(dir, sequence);
+        if sequence >= FAR {
+            let why = format!("no log has a segment {sequence}");
+            return Err(LogError::Damaged { file: path, offset: 0, why });
+        }
         if n > 0 && sequence != next_sequence {
             let why = format!("segment {next_sequence}, before it, is missing");
             return Err(LogError::Damaged { file: path, offset: 0, why });
@@ -128,6 +135,9 @@ impl Replay {
                 return Err(LogError::Version { file: path.to_owned(), found, known: record::VERSION });
             }
         };
+        if header.first_batch >= FAR {
+            return Err(damaged(0, format!("no log has a batch {}", header.first_batch)));
+        }
         let mut batch = self.batch.unwrap_or(header.first_batch);
         if batch != header.first_batch {
             return Err(damaged(
@@ -143,6 +153,10 @@ impl Replay {
             match read_batch(bytes, at, header.incarnation, batch) {
                 Ok((records, end)) => {
                     for (offset, r) in &records {
+                        if r.index >= FAR {
+                            let why = format!("group {} has an entry {}: no log has", r.group.0, r.index);
+                            return Err(damaged(*offset, why));
+                        }
                         self.apply(sequence, *offset as u64, r);
                         has_content |= matches!(r.kind, Kind::Entry | Kind::Moved | Kind::Truncate);
                     }
@@ -232,6 +246,39 @@ fn read_batch(
         records.push((start, r));
         if last {
             return Ok((records, next));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millet_testkit::SimDisk;
+
+    use super::*;
+
+    /// Opens a log of one segment: its sequence number, its first batch, and one record in it.
+    fn open(sequence: u64, batch: u64, kind: Kind, index: u64) -> Result<Recovered, LogError> {
+        let (disk, dir) = (SimDisk::new(), Path::new("/log"));
+        let header = Header { sequence, incarnation: 5, first_batch: batch };
+        let mut bytes = header.encode().to_vec();
+        let record = Record { batch, ord: 0, last: true, kind, group: GroupId(0), index, payload: b"x" };
+        record::encode(&mut bytes, 5, &record);
+        disk.create_dir(dir).expect("an empty disk");
+        let file = disk.create(&segment::path(dir, sequence), bytes.len() as u64).expect("a new file");
+        file.write_at(0, &bytes).expect("room");
+        recover(&disk, dir, 0)
+    }
+
+    /// Found by the fuzz target `log`: what counts on from the last number there is overflowed.
+    #[test]
+    fn r20_numbers_that_no_log_reaches_are_damage() {
+        let far = FAR - 1;
+        for kind in [Kind::Entry, Kind::Moved, Kind::Truncate, Kind::Purge] {
+            assert!(open(far, far, kind, far).is_ok(), "{kind:?}");
+            for (sequence, batch, index) in [(u64::MAX, 1, 1), (1, u64::MAX, 1), (1, 1, u64::MAX)] {
+                let error = open(sequence, batch, kind, index).err().expect("refused").to_string();
+                assert!(error.contains("/log/wal-") && error.contains(&u64::MAX.to_string()), "{error}");
+            }
         }
     }
 }

@@ -182,17 +182,19 @@ impl State {
 
     /// The first session that declares a type makes its row (R11).
     fn declare_types(&mut self, entry: &mut Entry, open: &Open) {
+        let shards = |ownership| match ownership {
+            Ownership::Leased => 0,
+            Ownership::Sharded { shards } => shards as usize,
+        };
+        // Counted once: a session may declare as many types as fit into a message.
+        let mut total: usize = self.head.types.values().map(|t| shards(t.row().ownership)).sum();
         for decl in &open.node.types {
-            let shards = |ownership| match ownership {
-                Ownership::Leased => 0,
-                Ownership::Sharded { shards } => shards as usize,
-            };
-            let total: usize = self.head.types.values().map(|t| shards(t.row().ownership)).sum();
             let fits = self.head.types.len() < limits::TYPES
                 && shard::is_valid(decl.ownership)
                 && total + shards(decl.ownership) <= limits::TOTAL_SHARDS;
             if fits && !self.head.types.contains_key(&decl.ty.id()) {
                 let row = TypeEntry::new(decl, self.head.generation);
+                total += shards(decl.ownership);
                 entry.change(Change::Type(row.row().clone()));
                 self.head.types.insert(decl.ty.id(), row);
             }
@@ -258,7 +260,10 @@ impl State {
             return Reply::Refused(format!("a type has 1 to {} shards", limits::SHARDS));
         }
         if row.row().ownership != ownership {
-            self.head.generation += 1;
+            let Some(generation) = self.head.generation.checked_add(1) else {
+                return Reply::Refused("its generation is the last one there is".into());
+            };
+            self.head.generation = generation;
             let sessions = &self.head.sessions;
             row.change(ownership, self.head.generation, |session| sessions.is_living(session));
             entry.change(Change::Type(row.row().clone()));

@@ -167,10 +167,16 @@ impl State {
                         && !roster.cancelled;
                     return if same { Reply::Change(have.clone()) } else { busy(have) };
                 }
-                let add = add.map(|addr| {
-                    roster.last_id = roster.last_id.max(above) + 1;
-                    (roster.last_id, addr)
-                });
+                let next = roster.last_id.max(above).checked_add(1);
+                let add = match (add, next) {
+                    (None, _) => None,
+                    (Some(addr), Some(id)) => {
+                        roster.last_id = id;
+                        Some((id, addr))
+                    }
+                    // An address book with such an id is wrong; a member that panics here does so for ever.
+                    (Some(_), None) => return Reply::Refused("a member has the last id there is".into()),
+                };
                 let change = MemberChange { id: index, add, remove };
                 roster.change = Some(change.clone());
                 roster.cancelled = false;

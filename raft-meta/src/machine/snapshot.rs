@@ -149,7 +149,10 @@ impl State {
         from.hash.update(&head);
         let (head, rest) = postcard::take_from_bytes::<Head>(&head).map_err(damaged)?;
         let (more, rest) = part::<More>(rest)?;
-        let (outcomes, _) = part::<Outcomes>(rest)?;
+        let (outcomes, left) = part::<Outcomes>(rest)?;
+        if !left.is_empty() {
+            return Err(damaged(format!("{} bytes behind its head", left.len())));
+        }
         // A build that goes on without knowing what others apply differs from them for ever (R24).
         if head.feature > FEATURE_LEVEL {
             let why = format!(

@@ -80,7 +80,12 @@ fn encode<T: Serialize>(form: &T) -> Bytes {
 fn decode<T: de::DeserializeOwned>(bytes: &[u8], what: &'static str) -> Result<T, Unreadable> {
     match bytes.split_first() {
         Some((&VERSION, rest)) => {
-            postcard::from_bytes(rest).map_err(|e| Unreadable { what, why: e.to_string() })
+            let read = postcard::take_from_bytes(rest);
+            match read.map_err(|e| Unreadable { what, why: e.to_string() })? {
+                (value, []) => Ok(value),
+                // A replica that leaves out what others apply differs from them for ever (R24).
+                (_, left) => Err(Unreadable { what, why: format!("{} bytes behind the end", left.len()) }),
+            }
         }
         Some((version, _)) => {
             Err(Unreadable { what, why: format!("version {version}, this release reads {VERSION}") })
@@ -358,5 +363,16 @@ mod tests {
         bytes[at] = b' ';
         assert!(StateCommand::decode(&bytes).is_err(), "a type name is checked when it is read");
         assert!(StateCommand::decode(&[]).is_err());
+    }
+
+    /// A later release may add fields at the end: one that does not know them must stop, not leave them out.
+    #[test]
+    fn r24_bytes_behind_the_end_are_refused() {
+        for bytes in commands().iter().map(StateCommand::encode) {
+            let error = StateCommand::decode(&[&bytes[..], &[0]].concat()).unwrap_err().to_string();
+            assert!(error.contains("1 bytes behind the end"), "{error}");
+        }
+        let reply = replies()[0].encode();
+        assert!(StateReply::decode(&[&reply[..], &[0]].concat()).is_err());
     }
 }

@@ -235,3 +235,39 @@ fn r27_a_node_whose_sessions_die_young_waits() {
     rig.op(Op::Close { session: closed });
     assert!(!rig.machine.must_wait(NodeId(2)));
 }
+
+/// Types and shards have a limit, however many one session declares at once.
+#[test]
+fn a_session_declares_no_more_types_and_shards_than_there_are() {
+    let mut rig = Rig::new();
+    let most = Ownership::Sharded { shards: limits::SHARDS };
+    let types = (0..20).map(|n| decl(&format!("S{n}"), most)).collect();
+    rig.open(1, types);
+    let total = |rig: &Rig| rig.machine.types().map(|(_, ty)| ty.shards().len()).sum::<usize>();
+    assert_eq!(total(&rig), limits::TOTAL_SHARDS);
+    rig.open(2, (0..limits::TYPES + 10).map(|n| decl(&format!("L{n}"), Ownership::Leased)).collect());
+    assert_eq!((rig.machine.types().count(), total(&rig)), (limits::TYPES, limits::TOTAL_SHARDS));
+}
+
+/// Found by reading for the fuzz target `meta`: a panic here is one at every start, on every member.
+#[test]
+fn the_last_member_id_and_the_last_generation_are_refused() {
+    let mut rig = Rig::new();
+    rig.run(Command::FeatureLevel(MEMBERS_LEVEL));
+    let begin = |above, add: Option<&str>| {
+        Command::Members(MemberStep::Begin { above, add: add.map(str::to_owned), remove: Some(1) })
+    };
+    assert!(matches!(rig.run(begin(u64::MAX, Some("d:1"))), Reply::Refused(why) if why.contains("last id")));
+    assert!(matches!(rig.run(begin(u64::MAX, None)), Reply::Change(MemberChange { add: None, .. })));
+
+    let mut machine = Machine::new();
+    let init = Init { cluster: "c1".into(), secret: Secret([7; 16]), generation: u32::MAX };
+    machine.apply(1, Command::Init(init));
+    machine.apply(
+        2,
+        Command::OpenSession(Open { incarnation: 1, attempt: 1, node: node(1, realm()), ttl_ms: TTL }),
+    );
+    let ty = machine.types().next().expect("declared").1.row().ty.clone();
+    let (reply, _) = machine.apply(3, Command::TypeSet { ty, ownership: Ownership::Sharded { shards: 77 } });
+    assert!(matches!(reply, Reply::Refused(why) if why.contains("generation")));
+}
