@@ -395,3 +395,58 @@ async fn g3_a_farewell_waits_for_every_answer_and_turns_new_calls_away_unsent() 
     assert_eq!(slow.await.expect("runs"), Ok(Bytes::from("slow")));
     tokio::time::timeout(LIMIT, parting).await.expect("then the peer lets go").expect("runs");
 }
+
+/// A listener that answers every call twice, and one that nobody made; its credit has no end.
+struct Liar;
+
+type Frames = std::pin::Pin<
+    Box<dyn futures::Stream<Item = Result<millet_proto::wire::PeerFrame, tonic::Status>> + Send>,
+>;
+
+#[tonic::async_trait]
+impl millet_proto::wire::peer_server::Peer for Liar {
+    type LaneStream = Frames;
+
+    async fn lane(
+        &self,
+        request: tonic::Request<tonic::Streaming<millet_proto::wire::PeerFrame>>,
+    ) -> Result<tonic::Response<Frames>, tonic::Status> {
+        use millet_proto::wire::{CallReply, Outcome, PeerFrame, Ping, Pong, outcome::Kind};
+        let mut incoming = request.into_inner();
+        let mut hello = incoming.message().await?.and_then(|f| f.hello).expect("a hello");
+        (hello.credit, hello.target_session, hello.session) = (u32::MAX, hello.session, hello.target_session);
+        let pings = if hello.lane == 0 { vec![Ping { nonce: 1 }] } else { Vec::new() };
+        let greeting = PeerFrame { hello: Some(hello), pings, ..PeerFrame::default() };
+        let answers = futures::stream::unfold((incoming, Some(greeting)), |(mut incoming, first)| async {
+            if let Some(first) = first {
+                return Some((Ok(first), (incoming, None)));
+            }
+            let frame = incoming.message().await.ok()??;
+            let reply = |id| CallReply { id, outcome: Some(Outcome { kind: Some(Kind::Ok(Bytes::new())) }) };
+            let replies =
+                frame.calls.iter().flat_map(|c| [reply(c.id + 1000), reply(c.id), reply(c.id)]).collect();
+            let pongs = frame.pings.iter().map(|p| Pong { nonce: p.nonce, now_ms: 1 }).collect();
+            let answer = PeerFrame { replies, pongs, credit: u32::MAX, ..PeerFrame::default() };
+            Some((Ok(answer), (incoming, None)))
+        });
+        Ok(tonic::Response::new(Box::pin(answers)))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_nobody_waits_for_are_dropped_and_counted() {
+    let a = node(1, |_| {}).await;
+    let (listener, addr) = listen::bind(&*a.world.net, "test", "127.0.0.1:0").await.expect("a free port");
+    let service = millet_proto::wire::peer_server::PeerServer::new(Liar);
+    let stop = CancellationToken::new();
+    let router = listen::inner_server().add_service(service);
+    let serving = listen::serve("peer", router, listener, stop.clone().cancelled_owned(), Duration::ZERO);
+    tokio::spawn(serving);
+    let liar = PeerId { node: NodeId(2), session: SessionId(20), addr: addr.to_string() };
+    for n in 1..=3 {
+        assert_eq!(a.transport.call(&liar, a.envelope(1, 0, "x")).await, Ok(Bytes::new()));
+        let dropped = async || a.transport.counters().late_replies.load(Ordering::SeqCst) == 2 * n;
+        until_async("the surplus is counted", dropped, LIMIT).await;
+    }
+    stop.cancel();
+}

@@ -9,6 +9,7 @@ mod settings;
 
 use std::{collections::BTreeSet, time::Duration};
 
+use millet_core::limits;
 use millet_directory::SessionTiming;
 
 pub use parse::ConfigError;
@@ -66,7 +67,7 @@ impl Config {
         self.check_timing()?;
         self.roles()?;
         let (c, n) = (&self.cluster, &self.node);
-        if c.heartbeat_ms * 2 > c.election_min_ms || c.election_min_ms >= c.election_max_ms {
+        if c.heartbeat_ms.saturating_mul(2) > c.election_min_ms || c.election_min_ms >= c.election_max_ms {
             return refuse(format!(
                 "2 x cluster.heartbeat_ms <= cluster.election_min_ms < cluster.election_max_ms must hold, \
                  but they are 2 x {}, {} and {}",
@@ -74,7 +75,7 @@ impl Config {
             ));
         }
         // openraft's leader lease is the longest election timeout; after it an election takes one more.
-        if c.quorum_probe_ms < 2 * c.election_max_ms {
+        if c.quorum_probe_ms < c.election_max_ms.saturating_mul(2) {
             return refuse(format!(
                 "cluster.quorum_probe_ms >= 2 x cluster.election_max_ms must hold, but {} < 2 x {}",
                 c.quorum_probe_ms, c.election_max_ms
@@ -89,6 +90,15 @@ impl Config {
                     "node.{key}_listen is {listen}, which others cannot dial; set node.{key}_advertise"
                 ));
             }
+        }
+        let texts =
+            [("name", &n.name), ("peer_advertise", &n.peer_advertise), ("api_advertise", &n.api_advertise)];
+        if let Some((key, text)) = texts.iter().find(|(_, text)| text.len() > limits::NODE_TEXT_BYTES) {
+            return refuse(format!(
+                "node.{key} has {} bytes, over the limit of {}; every node of the cluster keeps it",
+                text.len(),
+                limits::NODE_TEXT_BYTES
+            ));
         }
         if n.snapshot_every < 64 || n.log_segment_bytes < 65_536 {
             return refuse(format!(

@@ -31,7 +31,7 @@ impl Setting for String {
         Ok(text.to_owned())
     }
     fn to_toml(&self) -> String {
-        format!("{self:?}")
+        quoted(self)
     }
 }
 
@@ -57,8 +57,26 @@ impl Setting for Vec<String> {
         Ok(text.split(',').map(str::trim).filter(|s| !s.is_empty()).map(str::to_owned).collect())
     }
     fn to_toml(&self) -> String {
-        format!("{self:?}")
+        let items: Vec<String> = self.iter().map(|item| quoted(item)).collect();
+        format!("[{}]", items.join(", "))
     }
+}
+
+/// Text as TOML writes it; its escapes are not Rust's.
+fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push_str("\\t"),
+            c if c.is_control() => out.push_str(&format!("\\u{:04X}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
 }
 
 fn wants(what: &str, found: &DeValue<'_>) -> String {
