@@ -148,6 +148,8 @@ fn r24_bytes_behind_the_head_of_a_snapshot_are_refused() {
     };
     let more = postcard::to_stdvec(&More::default()).unwrap();
     assert!(with(&[]).is_ok() && with(&more).is_ok());
-    let error = with(&[&more[..], &[0]].concat()).unwrap_err().to_string();
+    let outcomes = postcard::to_stdvec(&super::super::members::Outcomes::default()).unwrap();
+    assert!(with(&[&more[..], &outcomes].concat()).is_ok());
+    let error = with(&[&more[..], &outcomes, &[0]].concat()).unwrap_err().to_string();
     assert!(error.contains("1 bytes behind its head"), "{error}");
 }
