@@ -72,7 +72,11 @@ enum Command {
     },
     /// Gives up a change that cannot be finished: its new member leaves again. Refused once any group has its
     /// new voters: then it can only be completed.
-    Cancel,
+    Cancel {
+        /// Only this change, as the status shows it; else whichever is under way.
+        #[arg(default_value_t = 0)]
+        change: u64,
+    },
     /// Hands leadership over.
     Transfer {
         /// Only this group: meta or state.
@@ -177,7 +181,9 @@ pub async fn run(meta: Meta) -> Result<String, Trouble> {
         Command::Remove { member, confirm } => {
             client.remove(wire::RemoveMemberRequest { cluster, member, confirm, limit_ms: 0 }).await
         }
-        Command::Cancel => client.cancel(wire::CancelChangeRequest { cluster, limit_ms: 0 }).await,
+        Command::Cancel { change } => {
+            client.cancel(wire::CancelChangeRequest { cluster, limit_ms: 0, change }).await
+        }
     };
     let changed = changed.map_err(|s| trouble(&s))?.into_inner();
     let text = format!("member {}: {}", changed.member, changed.text);
@@ -220,7 +226,7 @@ fn table(status: &wire::MembersStatus) -> String {
             (new, old) => format!("member {new} at {} replaces member {old}", c.addr),
         };
         let stage = if status.stage.is_empty() { "just begun" } else { &status.stage };
-        let _ = writeln!(text, "under way: {what}: {stage}");
+        let _ = writeln!(text, "under way: {what}: {stage} (change {})", c.id);
     }
     text
 }

@@ -50,6 +50,18 @@ pub enum IdentityError {
         /// The cluster it was to serve.
         wanted: String,
     },
+    /// Its member has left its cluster for good.
+    #[error(
+        "data directory {dir} belonged to member {member} of cluster {cluster}, which has left it for good; use an empty directory"
+    )]
+    Left {
+        /// The directory.
+        dir: PathBuf,
+        /// Who it was.
+        member: u64,
+        /// Its cluster.
+        cluster: String,
+    },
     /// The identity file cannot be read.
     #[error(
         "{file} is damaged ({why}); restore it from a backup, or replace this member with an empty directory"
@@ -138,7 +150,9 @@ impl DataDir {
             Ok(bytes) => parse(&file, &bytes)?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 if let Some(rest) = left_over(&*disk, dir)? {
-                    let why = format!("it is missing, but {rest}/ beside it holds a member's data");
+                    let why = format!(
+                        "it is missing, but {rest}/ beside it holds a member's data; if that is of a restore that was interrupted, clear the directory"
+                    );
                     return Err(IdentityError::Damaged { file, why });
                 }
                 // 0 means "no node" on the wire.
@@ -178,8 +192,23 @@ impl DataDir {
         &self.identity
     }
 
-    /// Takes a place in a cluster, durably. The same place again is fine, another one is refused.
+    /// Refuses a directory whose member has left its cluster: the others count on never hearing it again.
+    pub(crate) fn not_left(&self) -> Result<(), IdentityError> {
+        let place = self.identity.membership.as_ref();
+        match self.identity.retired {
+            false => Ok(()),
+            true => Err(IdentityError::Left {
+                dir: self.dir.clone(),
+                member: place.map_or(0, |p| p.member),
+                cluster: place.map_or("?", |p| &p.cluster).to_owned(),
+            }),
+        }
+    }
+
+    /// Takes a place in a cluster, durably. The same place again is fine, another one is refused, and who has
+    /// left takes none, also while its process still runs.
     pub fn join(&mut self, membership: Membership) -> Result<(), IdentityError> {
+        self.not_left()?;
         match &self.identity.membership {
             Some(have) if *have == membership => Ok(()),
             Some(have) => Err(IdentityError::OtherCluster {
@@ -194,6 +223,15 @@ impl DataDir {
     /// Notes durably that the member has left its cluster.
     pub fn retire(&mut self) -> Result<(), IdentityError> {
         self.put(Identity { retired: true, ..self.identity.clone() })
+    }
+
+    /// Forgets the identity, durably: whatever is left beside it is refused from now on.
+    pub(crate) fn forget(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+        match disk.remove(&dir.join(FILE)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        disk.sync_dir(dir)
     }
 
     fn put(&mut self, identity: Identity) -> Result<(), IdentityError> {
@@ -359,6 +397,18 @@ mod tests {
         drop(first);
         let again = open(&disk, Some("c1"), 2).expect("same cluster");
         assert!(again.identity().retired && again.identity().membership == Some(place("c1")));
+    }
+
+    /// R34: its process still runs and holds the directory; asked once more, as by a repeated `init` or a late
+    /// adoption, it does not come back.
+    #[test]
+    fn r34_who_has_left_does_not_take_its_place_again_in_the_same_process() {
+        let disk = SimDisk::new();
+        let mut first = open(&disk, None, 1).expect("fresh");
+        first.join(place("c1")).expect("fresh");
+        first.retire().expect("written");
+        let why = first.join(place("c1")).expect_err("it has left").to_string();
+        assert!(why.contains("member 2 of cluster c1") && why.contains("has left it for good"), "{why}");
     }
 
     #[test]

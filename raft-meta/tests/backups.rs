@@ -1,11 +1,12 @@
 //! Backups of clusters that run, and new clusters made of them or of what a lost one has left (R16).
 #![allow(clippy::unwrap_used, reason = "helpers of tests may unwrap")]
 
+#[path = "backups/broken.rs"]
+mod broken;
 mod cluster;
 mod real;
 
 use std::{
-    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -17,7 +18,7 @@ use millet_core::{
     BootTime, Clock, Epoch, GrainType, Grant, SessionId, ShardId,
     model::{OpenSession, Verdict},
     store::{StateStore, StoreError, Stored, Token, Write},
-    world::{Disk, DiskFile},
+    world::Disk,
 };
 use millet_proto::wire;
 use millet_raft_meta::{
@@ -262,11 +263,16 @@ async fn r16_every_recovery_has_a_generation_of_its_own() {
     let seconds = u32::try_from(taken / 1_000).unwrap();
     assert_eq!((first.generation, second.generation), (seconds, seconds + 1));
     assert_ne!(first.cluster, second.cluster);
-    // What was restored has its own generation for all types: what is made of it is above that, whatever the
-    // clock says.
+    // What was restored has its own generation for all types: what is made of it is above that.
     let third = tempfile::tempdir().unwrap();
-    let third = force_new_cluster(one.path(), &first.cluster, &new_member(third.path(), "127.0.0.1:1", 0));
-    assert_eq!(third.unwrap().generation, seconds + 1);
+    let forced = |wall_ms| {
+        let new = new_member(third.path(), "127.0.0.1:1", wall_ms);
+        force_new_cluster(one.path(), &first.cluster, &new)
+    };
+    // A directory knows when it was made, and the times that were reserved in it.
+    let why = forced(taken - 1).unwrap_err().to_string();
+    assert!(why.contains(&taken.to_string()) && why.contains("set this machine's clock right"), "{why}");
+    assert_eq!(forced(taken).unwrap().generation, seconds + 1);
 }
 
 /// R16, R33: a wall clock behind the backup's own time would give out snowflakes and generations again.
@@ -355,89 +361,6 @@ async fn r16_a_lost_majority_is_left_behind_if_the_name_is_typed_on_redb() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r16_a_lost_majority_is_left_behind_if_the_name_is_typed_on_sled() {
     forced(EngineKind::Sled).await;
-}
-
-/// A disk on which no new member's first snapshot can be laid down, and from which nothing can be removed if
-/// `stuck`.
-struct Broken {
-    stuck: bool,
-}
-
-impl Disk for Broken {
-    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        RealDisk.open(path)
-    }
-    fn create(&self, path: &Path, bytes: u64) -> io::Result<Box<dyn DiskFile>> {
-        if path.parent().is_some_and(|dir| dir.ends_with("new/snapshots")) {
-            return Err(io::Error::other("no room"));
-        }
-        RealDisk.create(path, bytes)
-    }
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        RealDisk.read(path)
-    }
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        RealDisk.list(dir)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealDisk.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        match self.stuck && path.parent().is_some_and(|dir| dir.ends_with("new/log")) {
-            true => Err(io::Error::other("it sticks")),
-            false => RealDisk.remove(path),
-        }
-    }
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        RealDisk.create_dir(dir)
-    }
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        RealDisk.sync_dir(dir)
-    }
-    fn sync_file_system(&self, dir: &Path) -> io::Result<()> {
-        RealDisk.sync_file_system(dir)
-    }
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        RealDisk.lock(path)
-    }
-    fn boot_id(&self) -> io::Result<String> {
-        RealDisk.boot_id()
-    }
-}
-
-/// R16: what a failed force-new-cluster has begun is removed, or the directory is refused from then on: a
-/// member that started there would begin a cluster over half of another's data.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn r16_a_failed_force_new_cluster_leaves_a_fresh_directory_or_one_that_is_refused() {
-    let mut cluster = Cluster::of(1, named(EngineKind::Sled)).await;
-    let session = open(&cluster.keeper(), 1, TTL).await.session;
-    fill(&cluster, session).await;
-    cluster.stop(0).await;
-    let old = cluster.dirs[0].path().to_owned();
-    let home = tempfile::tempdir().unwrap();
-    let dir = home.path().join("new");
-    let forced = |disk: Arc<dyn Disk>| {
-        let new = NewMember { disk, ..new_member(&dir, "127.0.0.1:1", now_ms()) };
-        force_new_cluster(&old, "realm", &new).map_err(|e| e.to_string())
-    };
-    let left = || {
-        let parts = ["log", "snapshots", "state", "scratch"].map(|part| RealDisk.list(&dir.join(part)));
-        parts.into_iter().flatten().flatten().filter(|name| name != "lock").count()
-    };
-    let free = async || forced(Arc::new(Broken { stuck: false })).err().filter(|e| !e.contains("locked"));
-    let why = until_some("the old directory is free", free, LIMIT).await;
-    assert!(why.contains("no room") && left() == 0, "{why}: {} files are left", left());
-    let why = forced(Arc::new(Broken { stuck: true })).unwrap_err();
-    assert!(
-        why.contains("no room") && why.contains("it sticks") && why.contains("clear that directory"),
-        "{why}"
-    );
-    assert!(left() > 0);
-    let why = forced(Arc::new(RealDisk)).unwrap_err();
-    assert!(why.contains("interrupted") && why.contains("clear the directory"), "{why}");
-    std::fs::remove_dir_all(dir.join("log")).unwrap();
-    assert_eq!(forced(Arc::new(RealDisk)).unwrap().values, 49);
-    assert_eq!(RealDisk.list(&dir.join("scratch")).unwrap(), Vec::<String>::new());
 }
 
 /// R16: the cluster went on without this member, with acknowledged writes that it never saw.

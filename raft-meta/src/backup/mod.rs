@@ -15,7 +15,7 @@ use crate::{machine::Machine, state::StateSurvey};
 /// What a copy holds.
 #[derive(Debug)]
 pub struct Survey {
-    /// Who made it; empty for a data directory.
+    /// Who made it; of a data directory, its member and the latest time that it is known to have seen.
     pub header: BackupHeader,
     /// Bytes read and found good.
     pub bytes: u64,

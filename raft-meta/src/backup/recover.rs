@@ -97,7 +97,7 @@ pub fn force_new_cluster(old: &Path, confirm: &str, new: &NewMember) -> Result<R
     }
     let mut dir = new.open()?;
     let scratch = new.dir.join(SCRATCH);
-    let made = Directory::open(&new.disk, &*new.threads, entropy.next_u64(), old, &scratch)
+    let made = Directory::open(&new.disk, &*new.threads, entropy.next_u64(), old, held.identity(), &scratch)
         .and_then(|source| new.remove_files(&scratch).map(|()| source))
         .map_err(unreadable)
         .and_then(|mut source| new.make(&mut source, &mut dir));
@@ -131,9 +131,12 @@ impl NewMember {
     }
 
     /// Removes what a failed attempt has begun: the directory is a fresh one again, or is refused from now on.
+    /// First the identity, durably: it may name the new cluster already, and without log and snapshots it
+    /// would begin that cluster again, empty. Where it cannot be removed, what it belongs to stays, whole.
     fn or_clear<T>(&self, made: Result<T, MemberError>) -> Result<T, MemberError> {
         made.map_err(|why| {
-            let cleared = PARTS.iter().try_for_each(|part| self.remove_files(&self.dir.join(part)));
+            let cleared = DataDir::forget(&*self.disk, &self.dir)
+                .and_then(|()| PARTS.iter().try_for_each(|part| self.remove_files(&self.dir.join(part))));
             match cleared {
                 Ok(()) => why,
                 Err(e) => MemberError::Refused(format!(
@@ -160,7 +163,7 @@ impl NewMember {
             return Ok(());
         }
         Err(MemberError::Refused(format!(
-            "the wall clock here says {wall_ms} ms since 1970, {} s before the backup was taken, at {} ms by the clock of member {}: set this machine's clock right, then repeat; if it is right and that member's was ahead, set it to that time for this command",
+            "the wall clock here says {wall_ms} ms since 1970, {} s before the backup was taken, at {} ms by the clock of member {}: set this machine's clock right, then repeat; if it is right and that member's was ahead, wait until that time",
             (header.taken_ms - wall_ms).div_ceil(1_000),
             header.taken_ms,
             header.member

@@ -7,7 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use millet_core::world::{Disk, DiskFile, Threads};
+use millet_core::{
+    limits,
+    world::{Disk, DiskFile, Threads},
+};
 use millet_proto::{
     backup::Reader,
     wire::{BackupHeader, BackupSection},
@@ -17,6 +20,7 @@ use super::Survey;
 use crate::{
     engine::{self, EngineKind},
     group::GroupMachine,
+    identity::Identity,
     log::{Wal, WalOptions},
     machine::{Machine, MetaGroup},
     member::{META, STATE},
@@ -138,6 +142,8 @@ impl Source for File {
 /// The data directory of a member that does not run; its lock is held by the caller.
 pub(super) struct Directory {
     machine: Machine,
+    /// Whose it was.
+    identity: Identity,
     state: SnapshotFile,
     state_index: u64,
 }
@@ -151,6 +157,7 @@ impl Directory {
         threads: &dyn Threads,
         incarnation: u64,
         old: &Path,
+        identity: &Identity,
         scratch: &Path,
     ) -> io::Result<Self> {
         let wal = Wal::open(Arc::clone(disk), threads, &old.join("log"), WalOptions::new(incarnation));
@@ -167,15 +174,24 @@ impl Directory {
         let state_index = state.applied().index;
         let state = files.draft(state.snapshot()?)?;
         engine.close()?;
-        Ok(Self { machine, state, state_index })
+        Ok(Self { machine, identity: identity.clone(), state, state_index })
     }
 }
 
 impl Source for Directory {
     fn survey(&mut self) -> io::Result<Survey> {
         let state: StateSurvey = survey(&mut self.state.content()?)?;
+        // Its clock has shown at least these times: it was first used then, and no leader let ids be reserved
+        // further ahead.
+        let ahead = u64::try_from(limits::RESERVE_AHEAD.as_millis()).unwrap_or(u64::MAX);
+        let reserved_ms = self.machine.reserved_ms().saturating_sub(ahead);
+        let header = BackupHeader {
+            member: self.identity.membership.as_ref().map_or(0, |place| place.member),
+            taken_ms: reserved_ms.max(self.identity.created_ms),
+            ..BackupHeader::default()
+        };
         Ok(Survey {
-            header: BackupHeader::default(),
+            header,
             bytes: self.state.len(),
             meta_index: self.machine.revision().0,
             meta: self.machine.clone(),

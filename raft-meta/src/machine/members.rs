@@ -62,6 +62,14 @@ pub enum MemberStep {
         /// What was carried out; of one that was given up, what undid it.
         change: MemberChange,
     },
+    /// Which data directory comes: the first one named, and no other for this change. Noted before it is
+    /// brought in, and again before every further step with it.
+    Comes {
+        /// The change.
+        id: u64,
+        /// The directory's own id.
+        node: u64,
+    },
 }
 
 /// A change that has ended.
@@ -82,6 +90,8 @@ pub(super) struct Outcomes {
     leaver: Option<String>,
     /// The last ones, newest last.
     ended: VecDeque<EndedChange>,
+    /// The data directory that comes, once known.
+    comes: Option<u64>,
 }
 
 /// What the machine knows of members.
@@ -123,6 +133,11 @@ impl Machine {
         self.state.outcomes.leaver.as_deref()
     }
 
+    /// The data directory that comes in the change under way, once it was noted.
+    pub fn member_comes(&self) -> Option<u64> {
+        self.state.outcomes.comes
+    }
+
     /// The last changes that have ended, oldest first.
     pub fn ended_changes(&self) -> impl Iterator<Item = &EndedChange> {
         self.state.outcomes.ended.iter()
@@ -151,7 +166,9 @@ impl State {
     pub(super) fn members(&mut self, index: u64, step: MemberStep) -> Reply {
         let level = match &step {
             MemberStep::Begin { .. } | MemberStep::Cancel { .. } | MemberStep::End { .. } => MEMBERS_LEVEL,
-            MemberStep::NoReturn { .. } | MemberStep::Ended { .. } => OUTCOMES_LEVEL,
+            MemberStep::NoReturn { .. } | MemberStep::Ended { .. } | MemberStep::Comes { .. } => {
+                OUTCOMES_LEVEL
+            }
         };
         if self.head.feature < level {
             return Reply::Refused(format!("this step of a change of members needs feature level {level}"));
@@ -180,7 +197,7 @@ impl State {
                 let change = MemberChange { id: index, add, remove };
                 roster.change = Some(change.clone());
                 roster.cancelled = false;
-                (outcomes.no_return, outcomes.leaver) = (false, None);
+                (outcomes.no_return, outcomes.leaver, outcomes.comes) = (false, None, None);
                 Reply::Change(change)
             }
             MemberStep::Cancel { id } => match &mut roster.change {
@@ -194,6 +211,7 @@ impl State {
                         let (member, addr) = change.add.take().unzip();
                         change.remove = member;
                         outcomes.leaver = addr.filter(|_| knows_outcomes);
+                        outcomes.comes = None;
                     }
                     Reply::Change(change.clone())
                 }
@@ -204,6 +222,15 @@ impl State {
                     outcomes.no_return = true;
                     outcomes.leaver = outcomes.leaver.take().or(leaver);
                     Reply::Change(change.clone())
+                }
+                Some(_) | None => not_under_way(id),
+            },
+            MemberStep::Comes { id, node } => match &roster.change {
+                Some(change) if change.id == id && change.add.is_some() => {
+                    match *outcomes.comes.get_or_insert(node) {
+                        noted if noted == node => Reply::Change(change.clone()),
+                        _ => Reply::Refused(format!("{change} is meant for another data directory")),
+                    }
                 }
                 Some(_) | None => not_under_way(id),
             },
@@ -221,7 +248,7 @@ impl State {
                 }
                 let given_up = std::mem::take(&mut roster.cancelled);
                 (roster.change, roster.ended) = (None, Some((change.id, given_up)));
-                (outcomes.no_return, outcomes.leaver) = (false, None);
+                (outcomes.no_return, outcomes.leaver, outcomes.comes) = (false, None, None);
                 outcomes.ended.push_back(EndedChange { change, given_up });
                 if outcomes.ended.len() > ENDED {
                     outcomes.ended.pop_front();

@@ -157,6 +157,11 @@ impl Machine {
         self.state.is_quiet()
     }
 
+    /// The latest wall clock that snowflakes were reserved up to; 0: none were.
+    pub fn reserved_ms(&self) -> u64 {
+        self.state.head.workers.high_ms()
+    }
+
     /// The rising counter that types' generations are drawn from.
     pub fn generation(&self) -> u32 {
         self.state.head.generation

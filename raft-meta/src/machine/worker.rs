@@ -55,6 +55,11 @@ impl Workers {
         }
     }
 
+    /// The highest time that any id was reserved up to.
+    pub(super) fn high_ms(&self) -> u64 {
+        self.0.values().map(|row| row.high_ms).max().unwrap_or(0)
+    }
+
     pub(super) fn free(&mut self, worker: u16, session: SessionId) {
         if let Some(row) = self.0.get_mut(&worker).filter(|row| row.session == Some(session)) {
             row.session = None;

@@ -83,7 +83,7 @@ async fn advance(
     seen: &mut Seen,
 ) -> Result<String, String> {
     if let Some((id, addr)) = &change.add
-        && let Some(waits) = bring(running, place, *id, addr, seen).await?
+        && let Some(waits) = bring(running, place, change, (*id, addr), seen).await?
     {
         return Ok(waits);
     }
@@ -103,30 +103,57 @@ async fn advance(
 async fn bring(
     running: &Running,
     place: &Membership,
-    id: u64,
-    addr: &str,
+    change: &MemberChange,
+    (id, addr): (u64, &str),
     seen: &mut Seen,
 ) -> Result<Option<String>, String> {
     let looks = running.confirmed().await?;
     let knows = |l: &Look| l.node(id).is_some();
     let votes = looks.iter().any(|(_, l)| l.node(id).is_some_and(|n| n.voter || n.leaving));
-    // Who votes already need not be there: the others may be enough, and the change can only be completed.
+    // From the point of no return on it need not be there, nor who votes already: the others may be enough,
+    // and the change can only be completed. Both groups have known it since before: it is never adopted again.
+    let votes = votes || is_final(running, change);
     if !seen.there && !votes {
+        let found = running.inspect(addr, ANSWER).await;
+        let found = found.map_err(|why| format!("member {id} at {addr} does not answer ({why})"))?;
+        let node = comes(running, change, found.node).await?;
         if looks.iter().any(|(_, l)| knows(l)) {
-            itself(running, id, addr).await?;
+            itself(running, &found, id, addr)?;
         } else {
-            adopt(running, place, id, addr).await?;
+            adopt(running, place, (id, addr), node).await?;
         }
         seen.there = true;
     }
-    learn(running, id, addr, votes, seen).await
+    learn(running, change, (id, addr), votes, seen).await
+}
+
+/// Notes which data directory comes, unless one is noted already; which one that is. An id is given to one
+/// directory only: coordinators may find several at an address, one after the other, each of them empty.
+/// Only who leads `meta` now can note it, and only for the change that is under way.
+async fn comes(running: &Running, change: &MemberChange, found: u64) -> Result<u64, String> {
+    let noted = {
+        let machine = running.machine.read();
+        machine.member_comes().filter(|_| machine.member_change() == Some(change))
+    };
+    let node = noted.unwrap_or(found);
+    if node == 0 {
+        return Err(
+            "which data directory comes is not known: it was given up, or the new member must be upgraded"
+                .into(),
+        );
+    }
+    running.raise_level().await.map_err(|e| e.to_string())?;
+    let note = Command::Members(MemberStep::Comes { id: change.id, node });
+    match running.put(note).await.map_err(|e| e.to_string())? {
+        Reply::Change(_) => Ok(node),
+        Reply::Refused(why) => Err(why),
+        other => Err(format!("the state machine answered {other:?}")),
+    }
 }
 
 /// Makes sure that who was brought in before is still there.
-async fn itself(running: &Running, id: u64, addr: &str) -> Result<(), String> {
-    let found = running.inspect(addr, ANSWER).await;
-    let found = found.map_err(|why| format!("member {id} at {addr} does not answer ({why})"))?;
-    if running.is_itself(&found, id) {
+fn itself(running: &Running, found: &wire::InspectResponse, id: u64, addr: &str) -> Result<(), String> {
+    if running.is_itself(found, id) {
         return Ok(());
     }
     Err(match found.cluster.is_empty() {
@@ -136,7 +163,12 @@ async fn itself(running: &Running, id: u64, addr: &str) -> Result<(), String> {
 }
 
 /// Brings the new member into the cluster; it takes part in nothing yet.
-async fn adopt(running: &Running, place: &Membership, id: u64, addr: &str) -> Result<(), String> {
+async fn adopt(
+    running: &Running,
+    place: &Membership,
+    (id, addr): (u64, &str),
+    node: u64,
+) -> Result<(), String> {
     let members = place.founders.iter();
     let request = wire::AdoptRequest {
         cluster: place.cluster.clone(),
@@ -144,6 +176,7 @@ async fn adopt(running: &Running, place: &Membership, id: u64, addr: &str) -> Re
         secret: place.secret.0.to_vec().into(),
         members: members.map(|(id, addr)| wire::MemberAddress { id: *id, addr: addr.clone() }).collect(),
         addr: addr.to_owned(),
+        node,
     };
     let mut client = BootstrapClient::new(running.forward.channel(addr));
     match tokio::time::timeout(ANSWER, client.adopt(request)).await {
@@ -157,8 +190,8 @@ async fn adopt(running: &Running, place: &Membership, id: u64, addr: &str) -> Re
 /// any group is not waited for.
 async fn learn(
     running: &Running,
-    id: u64,
-    addr: &str,
+    change: &MemberChange,
+    (id, addr): (u64, &str),
     votes: bool,
     seen: &mut Seen,
 ) -> Result<Option<String>, String> {
@@ -166,6 +199,10 @@ async fn learn(
     for group in GROUPS {
         let mut look = running.step(group, Step::Look).await?;
         if look.node(id).is_none() {
+            // Also once more: a coordinator that was deposed while it waited for the adoption stops here, and
+            // leaves no learner of a change that was given up.
+            let noted = running.machine.read().member_comes();
+            comes(running, change, noted.unwrap_or(0)).await?;
             look = running.step(group, Step::Learner { id, addr: addr.to_owned() }).await?;
         }
         let end = seen.ends.insert(group.0, look.last_log);
@@ -214,28 +251,37 @@ fn can_commit(group: GroupId, look: &Look, change: &MemberChange) -> Result<(), 
     quorum::joint(group_name(group), &now, &then.collect::<Vec<_>>())
 }
 
+/// Whether this very change can only be completed, as applied here.
+fn is_final(running: &Running, change: &MemberChange) -> bool {
+    let machine = running.machine.read();
+    machine.member_change() == Some(change) && machine.member_change_is_final()
+}
+
 /// Gives one group that lacks them its new voters; `None` once every group has them. One group a look: what
 /// became of it, and who answers then, is seen before the next one follows.
 async fn vote(running: &Running, change: &MemberChange) -> Result<Option<String>, String> {
-    let mut looks = running.looks().await?;
+    // Confirmed: a leader that was deposed may still show voters that no quorum has.
+    let mut looks = running.confirmed().await?;
     if looks.iter().all(|(_, look)| has(look, change)) {
         return Ok(None);
     }
     running.probe(&mut looks).await;
     let mut lacking = looks.iter().filter(|(_, look)| !has(look, change));
     // Before the first one all must be able to: from then on there is no way back.
-    if !running.machine.read().member_change_is_final() {
+    if !is_final(running, change) {
         for (group, look) in lacking.clone() {
             if let Err(waits) = can_commit(*group, look, change) {
                 return Ok(Some(waits));
             }
         }
-        no_return(running, change, &looks).await?;
     }
     let Some((group, look)) = lacking.next() else { return Ok(None) };
     if let Err(waits) = can_commit(*group, look, change) {
         return Ok(Some(waits));
     }
+    // Before every step, also once more: only who leads `meta` now can commit it, and only for the change that
+    // is under way. A coordinator that was deposed while it looked stops here.
+    no_return(running, change, &looks).await?;
     let add = change.add.as_ref().map(|(id, _)| *id);
     running.step(*group, Step::Voters { add, remove: change.remove }).await?;
     Ok(Some(format!("group {} has its new voters", group_name(*group))))
@@ -302,5 +348,138 @@ async fn tell(running: &Running, id: u64, addr: &str) -> Result<&'static str, St
         Ok(Err(e)) if e.metadata().contains_key(NOT_DONE_HEADER) => Ok("belongs to no cluster any more"),
         Ok(Err(e)) => Err(e.message().to_owned()),
         Err(_) => Err("no answer in time".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{path::PathBuf, time::Instant};
+
+    use millet_core::{BootTime, Clock};
+    use millet_testkit::{SeededEntropy, SimDisk, StdThreads, until_async};
+
+    use super::*;
+    use crate::{EngineKind, MemberOptions, machine::Secret};
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    struct Real(Instant);
+    impl Clock for Real {
+        fn boottime(&self) -> BootTime {
+            BootTime(u64::try_from(self.0.elapsed().as_nanos()).expect("short") + 1)
+        }
+        fn monotonic(&self) -> Duration {
+            self.0.elapsed()
+        }
+        fn wall_ms(&self) -> u64 {
+            1_700_000_000_000
+        }
+    }
+
+    /// One member that leads both groups and coordinates nothing by itself.
+    async fn alone() -> (Running, Membership) {
+        let addr = "127.0.0.1:1".to_owned();
+        let dial = |addr: &str| {
+            let to = tonic::transport::Endpoint::from_shared(format!("http://{addr}"));
+            to.expect("an address").connect_lazy()
+        };
+        let options = MemberOptions {
+            dir: PathBuf::from("/data"),
+            addr: addr.clone(),
+            cluster: None,
+            clock: Arc::new(Real(Instant::now())),
+            entropy: Arc::new(SeededEntropy::new(1)),
+            disk: Arc::new(SimDisk::new()),
+            threads: Arc::new(StdThreads),
+            dial: Arc::new(dial),
+            engine: EngineKind::Redb,
+            snapshot_every: MemberOptions::SNAPSHOT_EVERY,
+            log_segment_bytes: MemberOptions::LOG_SEGMENT_BYTES,
+            timing: Default::default(),
+            generation: 1,
+        };
+        let place = Membership {
+            cluster: "c1".into(),
+            member: 1,
+            secret: Secret([9; 16]),
+            founders: vec![(1, addr)],
+        };
+        let running = Running::start(&options, &place).await.expect("fresh");
+        running.initialize(&place).await.expect("fresh");
+        running.ready().await;
+        let made = async || running.raise_level().await.is_ok() && running.confirmed().await.is_ok();
+        until_async("it leads", made, LIMIT).await;
+        (running, place)
+    }
+
+    async fn noted(running: &Running, step: MemberStep) -> MemberChange {
+        match running.put(Command::Members(step)).await.expect("committed") {
+            Reply::Change(change) => change,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn learner(running: &Running, id: u64) {
+        for group in GROUPS {
+            let step = Step::Learner { id, addr: format!("127.0.0.1:{id}") };
+            running.step(group, step).await.expect("committed");
+        }
+    }
+
+    /// R34: a coordinator was slow while its change was given up and another one became final. What it has
+    /// left to do is not done: the groups would end with different members.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn r34_a_deposed_coordinator_gives_no_group_the_voters_of_an_ended_change() {
+        let (running, _) = alone().await;
+        learner(&running, 7).await;
+        let old = noted(&running, MemberStep::Begin { above: 9, add: None, remove: Some(7) }).await;
+        let given_up = noted(&running, MemberStep::Cancel { id: old.id }).await;
+        running.put(Command::Members(MemberStep::Ended { change: given_up })).await.expect("committed");
+        let new = noted(&running, MemberStep::Begin { above: 9, add: None, remove: Some(8) }).await;
+        noted(&running, MemberStep::NoReturn { id: new.id, leaver: None }).await;
+        let why = vote(&running, &old).await.expect_err("its change is not under way");
+        assert!(why.contains("not under way"), "{why}");
+        for (group, look) in running.confirmed().await.expect("it leads") {
+            assert!(look.node(7).is_some(), "group {} lost member 7", group.0);
+        }
+        running.stop(false).await.expect("stopped");
+    }
+
+    /// R34: who comes is lost between the point of no return and the first group's change. Nobody takes its
+    /// id again, and it is not waited for: the others are enough to end the change, and it is just a member
+    /// that does not answer.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn r34_a_final_change_does_not_wait_for_a_newcomer_that_is_lost() {
+        let (running, place) = alone().await;
+        let begin = MemberStep::Begin { above: 3, add: Some("127.0.0.1:4".into()), remove: None };
+        let change = noted(&running, begin).await;
+        learner(&running, 4).await;
+        let mut seen = Seen::default();
+        let why = bring(&running, &place, &change, (4, "127.0.0.1:4"), &mut seen).await;
+        assert!(why.is_err_and(|why| why.contains("does not answer")), "before it is waited for");
+        noted(&running, MemberStep::NoReturn { id: change.id, leaver: None }).await;
+        let waits = bring(&running, &place, &change, (4, "127.0.0.1:4"), &mut seen).await;
+        assert_eq!(waits, Ok(None));
+        running.stop(false).await.expect("stopped");
+    }
+
+    /// R34: a coordinator waited for an adoption while its change was given up and ended. It adds no learner,
+    /// which nobody would ever take out again.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn r34_a_deposed_coordinator_leaves_no_learner_of_a_change_that_was_given_up() {
+        let (running, _) = alone().await;
+        let begin = MemberStep::Begin { above: 3, add: Some("127.0.0.1:4".into()), remove: None };
+        let change = noted(&running, begin).await;
+        assert_eq!(comes(&running, &change, 77).await, Ok(77));
+        assert_eq!(comes(&running, &change, 78).await, Ok(77), "the first one");
+        let given_up = noted(&running, MemberStep::Cancel { id: change.id }).await;
+        running.put(Command::Members(MemberStep::Ended { change: given_up })).await.expect("committed");
+        let who = (4, "127.0.0.1:4");
+        let late = learn(&running, &change, who, false, &mut Seen::default()).await;
+        assert!(late.is_err(), "{late:?}");
+        for (group, look) in running.confirmed().await.expect("it leads") {
+            assert!(look.node(4).is_none(), "group {} has a learner", group.0);
+        }
+        running.stop(false).await.expect("stopped");
     }
 }

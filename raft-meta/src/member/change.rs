@@ -36,6 +36,8 @@ pub(crate) struct Wish {
     pub(crate) remove: Option<u64>,
     /// Gives the change under way up.
     pub(crate) cancel: bool,
+    /// Only this change; 0: whichever is under way.
+    pub(crate) change: u64,
     /// The cluster's name, typed.
     pub(crate) confirm: String,
 }
@@ -62,6 +64,10 @@ impl Running {
         let under_way = self.machine.read().member_change().cloned();
         if wish.cancel {
             let Some(change) = under_way else { return Err(refused("no change of members is under way")) };
+            if wish.change != 0 && wish.change != change.id {
+                let ended = format!("change {} of members is not under way any more", wish.change);
+                return Err(refused(format!("{ended}; {change} is, and was not given up")));
+            }
             let looks = self.looks().await.map_err(MemberError::Unavailable)?;
             // The machine refuses from the point of no return on; what an earlier build has begun has none.
             if let Some(why) = half_way(&looks, &change) {
@@ -185,8 +191,12 @@ impl Running {
         }
     }
 
+    /// Who comes is known by its data directory, too.
     pub(super) fn is_itself(&self, found: &wire::InspectResponse, id: u64) -> bool {
-        found.cluster == *self.cluster && found.member == id
+        let machine = self.machine.read();
+        let comes = machine.member_change().and_then(|change| change.add.as_ref());
+        let noted = comes.filter(|(comes, _)| *comes == id).and(machine.member_comes());
+        found.cluster == *self.cluster && found.member == id && noted.is_none_or(|node| node == found.node)
     }
 
     /// Makes sure that who comes is there, and fresh: an old directory would bring back votes.

@@ -96,8 +96,8 @@ impl Shared {
     /// Brings one founder in. Once any group has started, an empty founder has lost its data: its id must
     /// never come back, so it is not given a second time.
     async fn found(&self, place: &Membership, id: u64, addr: &str, started: bool) -> Result<(), MemberError> {
+        let found = self.inspect(addr).await?;
         if started {
-            let found = self.inspect(addr).await?;
             return match found.cluster == place.cluster && found.member == id {
                 true => Ok(()),
                 false if found.cluster.is_empty() => Err(MemberError::Refused(format!(
@@ -121,6 +121,7 @@ impl Shared {
             secret,
             members,
             addr: addr.to_owned(),
+            node: found.node,
         };
         let mut client = self.client(addr);
         answered(addr, tokio::time::timeout(ANSWER, client.adopt(request)).await).map(|_| ())

@@ -1,7 +1,10 @@
 //! What the services and the member's handle share: the data directory, and the running part once there
 //! is a cluster.
 
-use std::sync::{Arc, Weak};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use millet_core::{NodeId, world::Threads};
 use parking_lot::Mutex;
@@ -9,6 +12,9 @@ use tokio::sync::watch;
 
 use super::{MemberError, MemberOptions, Running};
 use crate::identity::{DataDir, Identity, Membership, is_named};
+
+/// Between two attempts to note that this member has left, on a disk that fails.
+const LEAVE_PAUSE: Duration = Duration::from_secs(10);
 
 /// See the module.
 pub(crate) struct Shared {
@@ -31,16 +37,7 @@ impl Shared {
             &*options.entropy,
             wall_ms,
         )?;
-        if dir.identity().retired {
-            let place = dir.identity().membership.as_ref();
-            let text = format!(
-                "data directory {} belonged to member {} of cluster {}, which has left it for good; use an empty directory",
-                options.dir.display(),
-                place.map_or(0, |p| p.member),
-                place.map_or("?", |p| &p.cluster)
-            );
-            return Err(MemberError::Refused(text));
-        }
+        dir.not_left()?;
         let identity = Mutex::new(dir.identity().clone());
         Ok(Self {
             options,
@@ -51,7 +48,7 @@ impl Shared {
         })
     }
 
-    pub(super) fn node(&self) -> NodeId {
+    pub(crate) fn node(&self) -> NodeId {
         self.identity.lock().node
     }
 
@@ -94,9 +91,22 @@ impl Shared {
         Ok(())
     }
 
-    /// Becomes part of a cluster that another member makes. `addr`: what that one calls this member.
-    pub(crate) async fn adopt(self: &Arc<Self>, place: Membership, addr: &str) -> Result<(), MemberError> {
+    /// Becomes part of a cluster that another member makes. `addr`: what that one calls this member; `node`:
+    /// the data directory that it has seen there. A request may come late, and find another one.
+    pub(crate) async fn adopt(
+        self: &Arc<Self>,
+        place: Membership,
+        addr: &str,
+        node: NodeId,
+    ) -> Result<(), MemberError> {
         let _one = self.changing.lock().await;
+        if node != self.node() {
+            let text = format!(
+                "member {} is meant for another data directory than the one at {} now: cancel, then begin anew",
+                place.member, self.options.addr
+            );
+            return Err(MemberError::Refused(text));
+        }
         if addr != self.options.addr {
             let text = format!(
                 "this member calls itself {}, not {addr}; name it as it does (node.peer_advertise)",
@@ -175,11 +185,14 @@ impl Shared {
 /// Leaves when another member says that this one was taken out while it was away. Runs on the groups' core:
 /// the last thing that [`Shared::retire`] does is to end it, and this with it.
 async fn leave_when_told(shared: Weak<Shared>, mut left: watch::Receiver<bool>) {
-    let told = left.wait_for(|left| *left).await.is_ok();
-    if told
-        && let Some(shared) = shared.upgrade()
-        && let Err(e) = shared.retire().await
-    {
-        tracing::warn!(error = %e, "this member was told that it has left its cluster, and cannot note it");
+    if left.wait_for(|left| *left).await.is_err() {
+        return;
+    }
+    // For as long as its process runs: its disk may have room again.
+    while let Some(shared) = shared.upgrade() {
+        let Err(e) = shared.retire().await else { return };
+        drop(shared);
+        tracing::warn!(error = %e, "this member was told that it has left its cluster, and cannot note it; trying again");
+        tokio::time::sleep(LEAVE_PAUSE).await;
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use millet_core::NodeId;
 use millet_proto::wire::{self, bootstrap_server::Bootstrap};
 use tonic::{Request, Response, Status};
 
@@ -24,7 +25,10 @@ impl Bootstrap for Service {
         &self,
         _: Request<wire::InspectRequest>,
     ) -> Result<Response<wire::InspectResponse>, Status> {
-        let Some(m) = self.0.membership() else { return Ok(Response::new(wire::InspectResponse::default())) };
+        let node = self.0.node().0;
+        let Some(m) = self.0.membership() else {
+            return Ok(Response::new(wire::InspectResponse { node, ..Default::default() }));
+        };
         let initialized = match self.0.running() {
             Some(running) => {
                 running.is_initialized().await.map_err(|e| Status::unavailable(e.to_string()))?
@@ -37,6 +41,7 @@ impl Bootstrap for Service {
             member: m.member,
             members,
             initialized,
+            node,
         }))
     }
 
@@ -55,7 +60,7 @@ impl Bootstrap for Service {
         let listed = founders.iter().find(|(id, _)| *id == r.member).map(|(_, addr)| addr.clone());
         let addr = if r.addr.is_empty() { listed.unwrap_or_default() } else { r.addr };
         let place = Membership { cluster: r.cluster, member: r.member, secret: Secret(secret), founders };
-        self.0.adopt(place, &addr).await.map_err(|e| failed(&e))?;
+        self.0.adopt(place, &addr, NodeId(r.node)).await.map_err(|e| failed(&e))?;
         Ok(Response::new(wire::AdoptResponse {}))
     }
 

@@ -74,6 +74,7 @@ async fn begin(shared: &Shared, running: &Running, wish: Wish) -> Result<Begun, 
         remove: wish.remove.unwrap_or(0),
         cancel: wish.cancel,
         confirm: wish.confirm,
+        change: wish.change,
     };
     let mut client = MemberStepsClient::new(running.forward.channel(&addr));
     let answer = tokio::time::timeout(BEGIN, client.begin(request)).await;
@@ -229,7 +230,7 @@ impl MembersService for Service {
         request: Request<wire::CancelChangeRequest>,
     ) -> Result<Response<wire::MemberChanged>, Status> {
         let r = request.into_inner();
-        let wish = Wish { cancel: true, ..Wish::default() };
+        let wish = Wish { cancel: true, change: r.change, ..Wish::default() };
         change(&self.0, &r.cluster, wish, limit(r.limit_ms)).await
     }
 
@@ -261,6 +262,7 @@ impl MemberSteps for Steps {
             remove: (r.remove != 0).then_some(r.remove),
             cancel: r.cancel,
             confirm: r.confirm,
+            change: r.change,
         };
         let begun = begin(&self.0, &running, wish).await?;
         Ok(Response::new(wire::BegunChange { change: begun.change, member: begun.member }))
@@ -285,7 +287,8 @@ impl MemberSteps for Steps {
     ) -> Result<Response<wire::RetiredMember>, Status> {
         let r = request.into_inner();
         meant(&*running(&self.0, &r.cluster)?, r.to)?;
-        self.0.retire().await.map_err(|e| failed(&e))?;
+        // Not a refusal: who tells it tries again.
+        self.0.retire().await.map_err(|e| Status::internal(e.to_string()))?;
         Ok(Response::new(wire::RetiredMember {}))
     }
 }

@@ -4,7 +4,10 @@
 use std::{
     net::SocketAddr,
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -70,7 +73,10 @@ pub async fn bind(addr: &str) -> TcpListener {
 }
 
 pub fn options(dir: PathBuf, addr: &str, settings: &Settings) -> MemberOptions {
-    let seed = u64::from(std::process::id()) << 32 | u64::from(addr.parse::<SocketAddr>().unwrap().port());
+    // Another one at every start: an empty directory at an old address is another directory.
+    static STARTS: AtomicU64 = AtomicU64::new(0);
+    let port = u64::from(addr.parse::<SocketAddr>().unwrap().port());
+    let seed = u64::from(std::process::id()) << 40 | STARTS.fetch_add(1, Relaxed) << 16 | port;
     MemberOptions {
         dir,
         addr: addr.to_owned(),

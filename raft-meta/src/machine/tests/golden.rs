@@ -70,6 +70,7 @@ fn commands() -> Vec<(&'static str, Command)> {
             Command::Members(MemberStep::NoReturn { id: 300, leaver: Some("m3:1".into()) }),
         ),
         ("members ended", Command::Members(MemberStep::Ended { change: change() })),
+        ("members comes", Command::Members(MemberStep::Comes { id: 300, node: 5 })),
     ]
 }
 fn change() -> MemberChange {
@@ -159,6 +160,7 @@ members cancel: 010801ac02
 members end: 010802ac02
 members no return: 010803ac0201046d333a31
 members ended: 010804ac020104046d343a310103
+members comes: 010805ac0205
 ";
 const GOLDEN_REPLIES: &str = "
 done: 0100

@@ -79,6 +79,30 @@ fn r34_the_end_of_a_change_names_what_was_carried_out() {
     assert_eq!(restored(&rig.machine), rig.machine);
 }
 
+/// Two coordinators of one change may find two directories at its address, each of them empty: one is taken.
+#[test]
+fn r34_a_change_takes_the_first_data_directory_and_no_other() {
+    let mut rig = rig(OUTCOMES_LEVEL);
+    let change = begin(&mut rig, Some("m4:1"), None);
+    assert_eq!(rig.machine.member_comes(), None);
+    for _ in 0..2 {
+        assert_eq!(changed(step(&mut rig, MemberStep::Comes { id: change.id, node: 7 })), change);
+    }
+    let Reply::Refused(why) = step(&mut rig, MemberStep::Comes { id: change.id, node: 8 }) else {
+        panic!("two directories under one id")
+    };
+    assert!(why.contains("another data directory"), "{why}");
+    assert_eq!(rig.machine.member_comes(), Some(7));
+    assert_eq!(restored(&rig.machine), rig.machine);
+    let undone = changed(step(&mut rig, MemberStep::Cancel { id: change.id }));
+    assert_eq!(rig.machine.member_comes(), None);
+    let late = step(&mut rig, MemberStep::Comes { id: change.id, node: 7 });
+    assert!(matches!(late, Reply::Refused(_)), "nobody comes any more: {late:?}");
+    step(&mut rig, MemberStep::Ended { change: undone });
+    let next = begin(&mut rig, Some("m4:1"), None);
+    assert_eq!(changed(step(&mut rig, MemberStep::Comes { id: next.id, node: 8 })), next);
+}
+
 /// Below its level the new part of the state stays empty and unwritten, whatever is applied: builds that do
 /// not know it have the same state.
 #[test]
