@@ -16,8 +16,8 @@ use crate::{
     floors::{channel, swap},
 };
 
-/// More messages than a round sends, so that nothing is refused.
-const DEEP: usize = 1 << 21;
+/// More messages than a round sends, so that nothing is refused and no sender waits.
+pub const DEEP: usize = 1 << 21;
 
 /// A counter whose mailbox holds a whole round.
 pub struct Deep {
@@ -158,19 +158,19 @@ impl Sink for Swap {
 }
 
 /// A task with a tokio channel.
-pub struct Channel(pub tokio::sync::mpsc::UnboundedSender<channel::Message>);
+pub struct Channel(pub tokio::sync::mpsc::Sender<channel::Message>);
 
 impl Sink for Channel {
     async fn send(self: Arc<Self>, count: u64) -> Result<()> {
         for _ in 0..count {
-            self.0.send((1, None))?;
+            self.0.try_send((1, None))?;
         }
         Ok(())
     }
 
     async fn taken(&self) -> Result<u64> {
         let (tx, rx) = tokio::sync::oneshot::channel();
-        self.0.send((0, Some(tx)))?;
+        self.0.send((0, Some(tx))).await?;
         Ok(rx.await?)
     }
 }

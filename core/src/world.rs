@@ -62,8 +62,6 @@ pub trait Disk: Send + Sync + 'static {
     /// Takes an exclusive lock on a file, creating it and writing this process's id into it; held until
     /// the guard is dropped. `WouldBlock` if another process has it, with the id found in the message.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
-    /// Changes with every boot of the machine: tells a process crash from a power cut.
-    fn boot_id(&self) -> io::Result<String>;
 }
 
 /// One open file. Positions are absolute; nothing is appended implicitly.

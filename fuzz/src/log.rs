@@ -1,15 +1,12 @@
 //! The Raft log's segments: any records with checksums that fit, in batches and segments of any shape, and
 //! any bytes behind them. What is opened can be added to, and is the same when it is opened once more.
 
-use std::{io, path::Path, sync::Arc, thread};
+use std::{io, path::Path, sync::Arc};
 
 use bytes::Bytes;
-use millet_core::{
-    BoxFuture,
-    world::{Disk as _, Threads},
-};
+use millet_core::world::Disk as _;
 use millet_raft_meta::log::{GroupId, LogEntry, LogState, LogStore as _, Wal, WalOptions};
-use millet_testkit::SimDisk;
+use millet_testkit::{SimDisk, StdThreads};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::bytes::Input;
@@ -17,31 +14,6 @@ use crate::bytes::Input;
 const INCARNATION: u64 = 0xABCD;
 const DIR: &str = "/log";
 const GROUPS: u32 = 3;
-
-/// Threads that end with the log.
-pub(crate) struct Plain;
-
-impl Threads for Plain {
-    fn spawn(&self, name: &str, body: Box<dyn FnOnce() + Send>) -> io::Result<()> {
-        thread::Builder::new().name(name.to_owned()).spawn(body).map(drop)
-    }
-    fn drive(&self, name: &str, task: BoxFuture<'static, ()>) -> io::Result<()> {
-        self.spawn(name, Box::new(move || futures::executor::block_on(task)))
-    }
-    fn run(
-        &self,
-        name: &str,
-        task: BoxFuture<'static, ()>,
-        gone: Box<dyn FnOnce() + Send>,
-    ) -> io::Result<()> {
-        self.drive(name, task)?;
-        gone();
-        Ok(())
-    }
-    fn cores(&self) -> usize {
-        1
-    }
-}
 
 /// A record as `raft-meta/src/log/record.rs` writes it.
 fn record(
@@ -133,7 +105,7 @@ pub(crate) fn run(input: &[u8]) {
         let file = disk.create(&path, bytes.len() as u64).expect("a new file");
         file.write_at(0, bytes).expect("room");
     }
-    let open = || Wal::open(Arc::clone(&disk) as _, &Plain, Path::new(DIR), options());
+    let open = || Wal::open(Arc::clone(&disk) as _, &StdThreads, Path::new(DIR), options());
     let Ok(wal) = open() else { return };
     let before = content(&wal).expect("what was recovered is read");
     // The next entry of a group, as Raft would add it.

@@ -148,7 +148,7 @@ pub fn from_status(status: &Status) -> Option<CallError<AppError>> {
 }
 
 /// At most [`TEXT_BYTES`], cut between characters.
-fn cut(text: &str) -> String {
+pub fn cut(text: &str) -> String {
     if text.len() <= TEXT_BYTES {
         return text.to_owned();
     }

@@ -4,10 +4,11 @@
 mod cluster;
 mod real;
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use cluster::{Cluster, LIMIT, Node, Settings, dial, open, options};
 use millet_raft_meta::{Member, MemberError, client::MetaClient};
+use xxhash_rust::xxh3::xxh3_64;
 
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
@@ -65,6 +66,7 @@ async fn r34_an_empty_founder_is_not_given_its_id_again_once_any_founder_has_sta
     for part in ["log", "snapshots", "state"] {
         std::fs::remove_dir_all(cluster.dirs[1].path().join(part)).unwrap();
     }
+    never_started(&cluster.dirs[1].path().join("identity"));
     cluster.start(1).await;
     let empty = folder();
     let fresh = Node::start(empty.path().to_owned(), &cluster.addrs[2], &Settings::default()).await;
@@ -73,6 +75,15 @@ async fn r34_an_empty_founder_is_not_given_its_id_again_once_any_founder_has_sta
     assert_eq!(fresh.member.membership(), None);
     fresh.stop().await;
     cluster.end().await;
+}
+
+/// Takes back that the member's log was ever opened.
+fn never_started(identity: &Path) {
+    let text = std::fs::read_to_string(identity).unwrap();
+    let lines = text.lines().filter(|line| !line.starts_with("checksum=") && *line != "started=1");
+    let body: String = lines.map(|line| format!("{line}\n")).collect();
+    assert!(body.len() + "started=1\n".len() < text.len(), "it was noted that it had started");
+    std::fs::write(identity, format!("{body}checksum={:016x}\n", xxh3_64(body.as_bytes()))).unwrap();
 }
 
 /// A founder that does not answer stops `init` before anything is written.

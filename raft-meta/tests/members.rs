@@ -6,18 +6,27 @@ mod real;
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex},
+    io,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
 use cluster::{Cluster, LIMIT, Settings, open, player, renew};
 use futures::StreamExt;
 use millet_core::{
-    Revision,
+    BoxFuture, Revision,
     model::{Change, Verdict, Watched},
+    world::Threads,
 };
-use millet_raft_meta::client::{Acquired, MetaClient, Watch};
-use millet_testkit::{until_async, until_some};
+use millet_raft_meta::{
+    Member,
+    client::{Acquired, MetaClient, Watch},
+};
+use millet_testkit::{StdThreads, until_async, until_some};
+use tokio::sync::watch;
 
 const TTL: Duration = Duration::from_secs(4);
 
@@ -300,4 +309,68 @@ async fn killed_members_rejoin_and_nothing_answered_is_lost() {
         }
     }
     cluster.end().await;
+}
+
+/// Threads on which the `state` group's machine does nothing until the gate opens; connections are counted.
+struct Slow {
+    gate: watch::Sender<bool>,
+    dialled: Arc<AtomicU64>,
+}
+
+impl Threads for Slow {
+    fn spawn(&self, name: &str, body: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        StdThreads.spawn(name, body)
+    }
+    fn drive(&self, name: &str, task: BoxFuture<'static, ()>) -> io::Result<()> {
+        let mut gate = self.gate.subscribe();
+        let closed = name == "apply-1";
+        let late = async move {
+            if closed {
+                let _ = gate.wait_for(|open| *open).await;
+            }
+            task.await;
+        };
+        StdThreads.drive(name, Box::pin(late))
+    }
+    fn run(
+        &self,
+        name: &str,
+        task: BoxFuture<'static, ()>,
+        gone: Box<dyn FnOnce() + Send>,
+    ) -> io::Result<()> {
+        StdThreads.run(name, task, gone)
+    }
+    fn cores(&self) -> usize {
+        StdThreads.cores()
+    }
+}
+
+/// A large state takes long to rebuild. Whoever does that serves nobody yet: were it to lead, it would hold
+/// down those who can.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g4_a_member_that_rebuilds_its_state_stands_for_no_election() {
+    let mut cluster = Cluster::of(3, Settings::default()).await;
+    acquired(&cluster.meta(), 1, open(&cluster.keeper(), 1, TTL).await.session).await;
+    for n in 0..3 {
+        cluster.kill(n).await;
+    }
+    let slow = Arc::new(Slow { gate: watch::Sender::new(false), dialled: Arc::default() });
+    let mut options =
+        cluster::options(cluster.dirs[0].path().to_owned(), &cluster.addrs[0], &cluster.settings);
+    let (dial, dialled) = (cluster::dial(), Arc::clone(&slow.dialled));
+    options.threads = Arc::clone(&slow) as _;
+    options.dial = Arc::new(move |addr| {
+        dialled.fetch_add(1, Relaxed);
+        dial(addr)
+    });
+    let starting = tokio::spawn(Member::start(options));
+    let asks = async || slow.dialled.load(Relaxed) > 0;
+    // Five times the longest election timeout.
+    let early = tokio::time::timeout(Duration::from_secs(3), until_async("it asks for votes", asks, LIMIT));
+    assert!(early.await.is_err(), "it stood for an election while nobody could reach it");
+    assert!(!starting.is_finished(), "it waits for its state");
+    slow.gate.send_replace(true);
+    let member = starting.await.unwrap().unwrap();
+    until_async("then it asks for votes", asks, LIMIT).await;
+    member.abandon().await;
 }

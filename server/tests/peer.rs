@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::StreamExt;
 use millet::{
     adapters::{
         listen,
@@ -300,6 +301,44 @@ async fn a_wrong_protocol_version_or_no_hello_is_refused() {
     assert!(answer.message().await.expect("reads").is_none(), "the lane stays open");
     let none = client.lane(futures::stream::iter([PeerFrame::default()])).await.expect_err("refused");
     assert_eq!(none.code(), tonic::Code::InvalidArgument);
+}
+
+/// However often a peer opens a lane anew, it has one of that number.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lane_that_is_opened_anew_ends_the_one_before() {
+    use millet_proto::{
+        peer::{Hello, PROTOCOL},
+        wire::{PeerFrame, peer_client::PeerClient},
+    };
+    let b = node(2, |_| {}).await;
+    let channel = Dial::new(b.world.net.clone()).connect(&b.peer.addr).await.expect("connects");
+    let open = async |lane| {
+        let hello = Hello {
+            cluster: "test".into(),
+            protocol: PROTOCOL,
+            node: NodeId(1),
+            session: SessionId(10),
+            target_node: b.peer.node,
+            target_session: b.peer.session,
+            lane,
+            features: Vec::new(),
+            credit: 1,
+        };
+        let frame = PeerFrame { hello: Some(hello.into()), ..PeerFrame::default() };
+        let frames = futures::stream::iter([frame]).chain(futures::stream::pending());
+        let answer = PeerClient::new(channel.clone()).lane(frames).await.expect("answers");
+        let mut lane = answer.into_inner();
+        let hello = lane.message().await.expect("reads").expect("a frame").hello.expect("a hello");
+        assert_eq!(hello.refused, None);
+        lane
+    };
+    let ends = async |lane: &mut tonic::Streaming<PeerFrame>| while let Ok(Some(_)) = lane.message().await {};
+    let (_control, mut first, mut other) = (open(0).await, open(1).await, open(2).await);
+    let mut second = open(1).await;
+    tokio::time::timeout(LIMIT, ends(&mut first)).await.expect("the first one ends");
+    for lane in [&mut second, &mut other] {
+        assert!(futures::poll!(std::pin::pin!(ends(lane))).is_pending(), "it goes on");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -48,7 +48,6 @@ struct State {
     locks: BTreeSet<PathBuf>,
     /// Rises with every cut: handles from before are dead.
     life: u64,
-    boots: u64,
     syncs: u64,
     retried: u64,
     changes: u64,
@@ -104,7 +103,7 @@ impl SimDisk {
     }
 
     /// Cuts the power (or kills the process) and starts the machine again: handles and locks of before
-    /// are dead, faults are gone, and after a real cut the boot id is another.
+    /// are dead and faults are gone.
     pub fn power_cut(&self, cut: Cut) {
         let s = &mut *self.0.lock();
         s.life += 1;
@@ -112,7 +111,6 @@ impl SimDisk {
         s.faults = Faults::default();
         s.files.values_mut().for_each(|file| file.lost = false);
         if cut != Cut::ProcessOnly {
-            s.boots += 1;
             s.forget(cut);
         }
     }

@@ -11,7 +11,7 @@ use crate::{
     floors::{channel, swap},
     node::with_node,
     row::{Figures, Goal, Peer, Row, Side, Size},
-    tells::{self, Channel, Deep, DeepGrain, PlainGrain, Sink, Swap},
+    tells::{self, Channel, DEEP, Deep, DeepGrain, PlainGrain, Sink, Swap},
 };
 
 /// The row.
@@ -65,7 +65,7 @@ fn swapped(size: Size) -> Result<Figures> {
 
 /// A task with a channel.
 fn channels(size: Size) -> Result<Figures> {
-    drive::in_pool(async move { run(Channel(channel::counter()), size).await })
+    drive::in_pool(async move { run(Channel(channel::counter(DEEP)), size).await })
 }
 
 async fn run<S: Sink>(sink: S, size: Size) -> Result<Figures> {

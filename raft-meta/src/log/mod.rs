@@ -14,6 +14,7 @@ use std::{io, ops::Range};
 
 use bytes::Bytes;
 
+pub(crate) use self::segment::has_segments;
 pub use self::{
     error::LogError,
     recover::TornTail,

@@ -44,6 +44,14 @@ pub(super) fn list(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>, LogError> {
     Ok(found)
 }
 
+/// Whether there is any segment in `dir`, or even that folder.
+pub(crate) fn has_segments(disk: &dyn Disk, dir: &Path) -> io::Result<bool> {
+    match disk.list(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        names => Ok(names?.iter().any(|name| parse(name).is_some())),
+    }
+}
+
 /// An open segment.
 pub(super) struct Segment {
     pub sequence: u64,

@@ -8,12 +8,12 @@ use std::{
     time::Duration,
 };
 
-use millet_proto::wire::{self, bootstrap_client::BootstrapClient, member_steps_client::MemberStepsClient};
-use tonic::Code;
+use millet_proto::wire::{self, bootstrap_client::BootstrapClient};
 
 use super::{
     Running,
     change::ANSWER,
+    farewell::farewell,
     quorum,
     running::{GROUPS, group_name},
     steps::Step,
@@ -23,17 +23,10 @@ use crate::{
     log::GroupId,
     machine::{Command, MemberChange, MemberStep, Reply},
     raft::Look,
-    service::NOT_DONE_HEADER,
 };
 
 /// Between two looks at a change under way; also what a new voter may lag behind, in time.
 const LOOK: Duration = Duration::from_millis(100);
-/// Times that a member is told that it has left: with the pauses between, about two minutes, a restart of
-/// its machine. Who was away longer is told when it asks for votes.
-const FAREWELLS: u32 = 10;
-/// The first pause between two of them, doubling up to the longest.
-const FAREWELL_PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
-
 /// What a coordinator remembers between two looks; lost with it, and learnt again.
 #[derive(Default)]
 struct Seen {
@@ -110,10 +103,10 @@ async fn bring(
     let looks = running.confirmed().await?;
     let knows = |l: &Look| l.node(id).is_some();
     let votes = looks.iter().any(|(_, l)| l.node(id).is_some_and(|n| n.voter || n.leaving));
-    // From the point of no return on it need not be there, nor who votes already: the others may be enough,
+    // Who votes already need not be there, nor anybody from the point of no return on: the others may be enough,
     // and the change can only be completed. Both groups have known it since before: it is never adopted again.
-    let votes = votes || is_final(running, change);
-    if !seen.there && !votes {
+    let needed = !votes && !is_final(running, change);
+    if !seen.there && needed {
         let found = running.inspect(addr, ANSWER).await;
         let found = found.map_err(|why| format!("member {id} at {addr} does not answer ({why})"))?;
         let node = comes(running, change, found.node).await?;
@@ -124,7 +117,7 @@ async fn bring(
         }
         seen.there = true;
     }
-    learn(running, change, (id, addr), votes, seen).await
+    learn(running, change, (id, addr), needed, seen).await
 }
 
 /// Notes which data directory comes, unless one is noted already; which one that is. An id is given to one
@@ -142,13 +135,7 @@ async fn comes(running: &Running, change: &MemberChange, found: u64) -> Result<u
                 .into(),
         );
     }
-    running.raise_level().await.map_err(|e| e.to_string())?;
-    let note = Command::Members(MemberStep::Comes { id: change.id, node });
-    match running.put(note).await.map_err(|e| e.to_string())? {
-        Reply::Change(_) => Ok(node),
-        Reply::Refused(why) => Err(why),
-        other => Err(format!("the state machine answered {other:?}")),
-    }
+    note(running, MemberStep::Comes { id: change.id, node }).await.map(|_| node)
 }
 
 /// Makes sure that who was brought in before is still there.
@@ -186,13 +173,13 @@ async fn adopt(
     }
 }
 
-/// Sends every group's log to the new member, until it is no further behind than one look. Who `votes` in
-/// any group is not waited for.
+/// Sends every group's log to the new member, until it is no further behind than one look. If it is
+/// not `needed`, it is not waited for.
 async fn learn(
     running: &Running,
     change: &MemberChange,
     (id, addr): (u64, &str),
-    votes: bool,
+    needed: bool,
     seen: &mut Seen,
 ) -> Result<Option<String>, String> {
     let mut waits = None;
@@ -207,7 +194,7 @@ async fn learn(
         }
         let end = seen.ends.insert(group.0, look.last_log);
         let Some(node) = look.node(id) else { return Err("the new member is not in the group yet".into()) };
-        if !votes && (node.matched == 0 || end.is_none_or(|end| node.matched < end)) {
+        if needed && (node.matched == 0 || end.is_none_or(|end| node.matched < end)) {
             let text = format!(
                 "member {id} catches up: group {} at entry {} of {}",
                 group_name(group),
@@ -230,6 +217,17 @@ async fn relieve(running: &Running, old: u64) -> Result<Option<String>, String> 
         }
     }
     Ok(None)
+}
+
+/// Commits a step of a change; the change as it is then, if it goes on.
+async fn note(running: &Running, step: MemberStep) -> Result<Option<MemberChange>, String> {
+    running.raise_level().await.map_err(|e| e.to_string())?;
+    match running.put(Command::Members(step)).await.map_err(|e| e.to_string())? {
+        Reply::Change(change) => Ok(Some(change)),
+        Reply::Done => Ok(None),
+        Reply::Refused(why) => Err(why),
+        other => Err(format!("the state machine answered {other:?}")),
+    }
 }
 
 /// Whether a group has a change, committed.
@@ -293,62 +291,23 @@ async fn no_return(
     change: &MemberChange,
     looks: &[(GroupId, Look)],
 ) -> Result<(), String> {
-    running.raise_level().await.map_err(|e| e.to_string())?;
     let leaver = change.remove.and_then(|old| looks.iter().find_map(|(_, look)| look.node(old)));
     let leaver = leaver.map(|node| node.addr.clone());
-    let note = Command::Members(MemberStep::NoReturn { id: change.id, leaver });
-    match running.put(note).await.map_err(|e| e.to_string())? {
-        Reply::Change(now) if now == *change => Ok(()),
-        Reply::Change(_) => Err("it was given up".into()),
-        Reply::Refused(why) => Err(why),
-        other => Err(format!("the state machine answered {other:?}")),
+    match note(running, MemberStep::NoReturn { id: change.id, leaver }).await? {
+        Some(now) if now == *change => Ok(()),
+        _ => Err("it was given up".into()),
     }
 }
 
 /// Notes what was carried out, and tells who goes.
 async fn end(running: &Arc<Running>, change: &MemberChange) -> Result<(), String> {
-    running.raise_level().await.map_err(|e| e.to_string())?;
     let leaver = running.machine.read().member_leaver().map(str::to_owned);
-    let note = Command::Members(MemberStep::Ended { change: change.clone() });
-    match running.put(note).await.map_err(|e| e.to_string())? {
-        Reply::Done => {}
-        Reply::Refused(why) => return Err(why),
-        other => return Err(format!("the state machine answered {other:?}")),
-    }
+    note(running, MemberStep::Ended { change: change.clone() }).await?;
     tracing::info!(%change, "members changed: every group has it");
     if let (Some(id), Some(addr)) = (change.remove, leaver) {
         running.core.spawn(farewell(Arc::downgrade(running), id, addr));
     }
     Ok(())
-}
-
-/// Tells a member that it has left until it has heard it, or for long enough; ends with this member.
-async fn farewell(running: Weak<Running>, id: u64, addr: String) {
-    let (mut pause, longest) = FAREWELL_PAUSES;
-    for _ in 0..FAREWELLS {
-        let Some(running) = running.upgrade() else { return };
-        match tell(&running, id, &addr).await {
-            Ok(what) => return tracing::info!(member = id, addr, "{what}"),
-            Err(why) => tracing::debug!(member = id, addr, why, "was not told yet that it has left"),
-        }
-        drop(running);
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(longest);
-    }
-    tracing::info!(member = id, addr, "was not told that it has left: it will be when it asks for votes");
-}
-
-/// What came of telling it; an error is worth another try.
-async fn tell(running: &Running, id: u64, addr: &str) -> Result<&'static str, String> {
-    let request = wire::RetireMemberRequest { cluster: running.cluster.to_string(), to: id };
-    let mut client = MemberStepsClient::new(running.forward.channel(addr));
-    match tokio::time::timeout(ANSWER, client.retire(request)).await {
-        Ok(Ok(_)) => Ok("told that it has left"),
-        Ok(Err(e)) if e.code() == Code::FailedPrecondition => Ok("another one is at its address"),
-        Ok(Err(e)) if e.metadata().contains_key(NOT_DONE_HEADER) => Ok("belongs to no cluster any more"),
-        Ok(Err(e)) => Err(e.message().to_owned()),
-        Err(_) => Err("no answer in time".into()),
-    }
 }
 
 #[cfg(test)]
@@ -475,7 +434,7 @@ mod tests {
         let given_up = noted(&running, MemberStep::Cancel { id: change.id }).await;
         running.put(Command::Members(MemberStep::Ended { change: given_up })).await.expect("committed");
         let who = (4, "127.0.0.1:4");
-        let late = learn(&running, &change, who, false, &mut Seen::default()).await;
+        let late = learn(&running, &change, who, true, &mut Seen::default()).await;
         assert!(late.is_err(), "{late:?}");
         for (group, look) in running.confirmed().await.expect("it leads") {
             assert!(look.node(4).is_none(), "group {} has a learner", group.0);

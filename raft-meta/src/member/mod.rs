@@ -4,6 +4,7 @@
 mod carry;
 mod change;
 mod drive;
+mod farewell;
 mod init;
 mod quorum;
 mod running;

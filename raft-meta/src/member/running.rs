@@ -123,7 +123,8 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Recovers log and groups and starts the leader's thread.
+    /// Recovers log and groups and starts the leader's thread. It leads nothing before
+    /// [`Running::take_part`].
     pub(super) async fn start(options: &MemberOptions, place: &Membership) -> io::Result<Self> {
         let cluster: Arc<str> = place.cluster.as_str().into();
         let (fail, failed) = watch::channel(None);
@@ -152,8 +153,10 @@ impl Running {
             timing: options.timing,
             on_disk,
         };
-        let dir = options.dir.join("state");
-        let engine = engine::open(options.engine, Arc::clone(&options.disk), &dir, ENGINE_CACHE_BYTES)?;
+        let (readers, reads) = (Place::thread(&*options.threads, "state-read")?, Semaphore::new(READS));
+        let (kind, disk, dir) = (options.engine, Arc::clone(&options.disk), options.dir.join("state"));
+        // It reads all that was closed.
+        let engine = readers.run(move || engine::open(kind, disk, &dir, ENGINE_CACHE_BYTES)).await??;
         let (opened, groups) = (engine.mark()?, async {
             let state = StateGroup::open(Arc::clone(&engine))?;
             let reader = state.reader();
@@ -184,7 +187,6 @@ impl Running {
         let forward = Forward { dial: Arc::clone(&options.dial), channels: Mutex::default() };
         let leadership = meta.leadership();
         let (in_flight, state_in_flight) = (Semaphore::new(IN_FLIGHT), Semaphore::new(IN_FLIGHT));
-        let (readers, reads) = (Place::thread(&*options.threads, "state-read")?, Semaphore::new(READS));
         let member = place.member;
         Ok(Self {
             cluster,
@@ -212,6 +214,12 @@ impl Running {
             fail,
             failed,
         })
+    }
+
+    /// Stands for elections from now on: both groups are there, however long their recovery took.
+    pub(super) async fn take_part(&self) -> io::Result<()> {
+        self.meta.take_part().await?;
+        self.state.take_part().await
     }
 
     /// Who leads the `meta` group, now.

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::{MemberError, MemberOptions, Running};
-use crate::identity::{DataDir, Identity, Membership, is_named};
+use crate::identity::{DataDir, Identity, IdentityError, Membership, is_named};
 
 /// Between two attempts to note that this member has left, on a disk that fails.
 const LEAVE_PAUSE: Duration = Duration::from_secs(10);
@@ -76,7 +76,11 @@ impl Shared {
         }
         let failed = |source| MemberError::Storage { dir: self.options.dir.clone(), source };
         let running = Arc::new(Running::start(&self.options, place).await.map_err(failed)?);
+        // Before anybody can ask it for a vote.
+        self.noted(DataDir::started)?;
         self.running.send_replace(Some(Arc::clone(&running)));
+        // Not before its services find it.
+        running.take_part().await.map_err(failed)?;
         running.core.spawn(super::carry::drive(Arc::downgrade(&running), place.clone()));
         running.core.spawn(leave_when_told(Arc::downgrade(self), running.left.clone()));
         Ok(running)
@@ -84,9 +88,17 @@ impl Shared {
 
     /// Takes the place, durably.
     pub(super) fn join(&self, place: Membership) -> Result<(), MemberError> {
+        self.noted(|dir| dir.join(place))
+    }
+
+    /// Changes what the data directory says of itself.
+    fn noted(
+        &self,
+        change: impl FnOnce(&mut DataDir) -> Result<(), IdentityError>,
+    ) -> Result<(), MemberError> {
         let mut dir = self.dir.lock();
         let dir = dir.as_mut().ok_or_else(|| MemberError::Unavailable("this member is stopping".into()))?;
-        dir.join(place)?;
+        change(dir)?;
         *self.identity.lock() = dir.identity().clone();
         Ok(())
     }
@@ -126,13 +138,7 @@ impl Shared {
     /// Leaves for good: the groups stop, and the directory never takes part again.
     pub(crate) async fn retire(&self) -> Result<(), MemberError> {
         let _one = self.changing.lock().await;
-        {
-            let mut dir = self.dir.lock();
-            let dir =
-                dir.as_mut().ok_or_else(|| MemberError::Unavailable("this member is stopping".into()))?;
-            dir.retire()?;
-            *self.identity.lock() = dir.identity().clone();
-        }
+        self.noted(DataDir::retire)?;
         tracing::warn!("this member has left its cluster for good; its data directory can be cleared");
         if let Some(running) = self.running.send_replace(None)
             && let Err(why) = running.stop(false).await

@@ -169,6 +169,8 @@ fn config(options: &GroupOptions) -> io::Result<Config> {
         quorum_loss_probe_interval: Some(ms(timing.quorum_probe)),
         // Leadership restored in the same term appends no entry to base the leader's clock on (R21).
         enable_leader_restore: Some(false),
+        // From Group::take_part on.
+        enable_elect: false,
         allow_log_reversion: Some(false),
         max_payload_entries: 512,
         max_append_entries: Some(1_024),
@@ -186,7 +188,8 @@ fn config(options: &GroupOptions) -> io::Result<Config> {
 }
 
 impl<M: GroupMachine> Group<M> {
-    /// Recovers the group from its log and snapshot and starts taking part.
+    /// Recovers the group from its log and snapshot. It votes and follows, but stands for no election before
+    /// [`Group::take_part`].
     pub(crate) async fn start(options: GroupOptions, machine: M) -> io::Result<Self> {
         let config = Arc::new(config(&options)?);
         let files = options.files;
@@ -210,13 +213,18 @@ impl<M: GroupMachine> Group<M> {
             .map_err(|e| io::Error::other(format!("group {} does not start: {e}", options.group.0)))?;
         let leadership = watch_leadership(&core, &raft, member);
         let port = Arc::new(GroupPort { raft: raft.clone(), files, threads: options.threads });
-        let group = Self { raft, machine, member, core, leadership, port };
-        let m = group.metrics();
+        Ok(Self { raft, machine, member, core, leadership, port })
+    }
+
+    /// Stands for elections from now on: for when the whole member can serve. A leader whose entrance is
+    /// still shut would serve nobody and hold the others down.
+    pub(crate) async fn take_part(&self) -> io::Result<()> {
+        self.raft.runtime_config().elect(true);
         // A single voter need not wait for a leader that cannot be.
-        if matches!(&m.members[..], [(only, _, true)] if *only == member) {
-            group.raft.trigger().elect(false).await.map_err(io::Error::other)?;
+        if matches!(&self.metrics().members[..], [(only, _, true)] if *only == self.member) {
+            self.raft.trigger().elect(false).await.map_err(io::Error::other)?;
         }
-        Ok(group)
+        Ok(())
     }
 
     /// Makes these members the group's first voters. Does nothing if it has members already.

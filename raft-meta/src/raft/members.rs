@@ -269,6 +269,7 @@ mod tests {
             on_disk: false,
         };
         let group = Group::start(options, MetaGroup::new(|_| ())).await.expect("starts");
+        group.take_part().await.expect("it runs");
         group.initialize(&[(1, "127.0.0.1:1".to_owned())].into()).await.expect("fresh");
         let established = async || group.leadership().borrow().established;
         until_async("it leads and has applied an entry", established, LIMIT).await;

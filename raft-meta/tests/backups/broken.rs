@@ -67,9 +67,6 @@ impl Disk for Broken {
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         RealDisk.lock(path)
     }
-    fn boot_id(&self) -> io::Result<String> {
-        RealDisk.boot_id()
-    }
 }
 
 /// R16: what a failed force-new-cluster has begun is removed, or the directory is refused from then on: a

@@ -131,9 +131,6 @@ impl Disk for NoSync {
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         real::RealDisk.lock(path)
     }
-    fn boot_id(&self) -> io::Result<String> {
-        real::RealDisk.boot_id()
-    }
 }
 
 /// Whatever a power cut leaves, redb comes back as it was closed, or empty, and the log does the rest.

@@ -76,9 +76,6 @@ impl<D: Disk> Disk for Odd<D> {
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         self.disk.lock(path)
     }
-    fn boot_id(&self) -> io::Result<String> {
-        self.disk.boot_id()
-    }
 }
 
 /// A file whose sync does nothing.

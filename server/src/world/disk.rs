@@ -107,10 +107,6 @@ impl Disk for RealDisk {
         file.write_all(format!("{}\n", std::process::id()).as_bytes())?;
         Ok(Box::new(file))
     }
-
-    fn boot_id(&self) -> io::Result<String> {
-        os::boot_id()
-    }
 }
 
 struct RealFile(File);

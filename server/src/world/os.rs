@@ -1,7 +1,7 @@
 //! The operating system calls that std does not have. Linux is production; macOS builds, with what it
 //! offers instead. Nothing else in the workspace talks to the system directly.
 
-use std::{fs::File, io, path::Path};
+use std::{fs::File, io};
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
@@ -56,12 +56,4 @@ pub fn sync_file_system(dir: &File) -> io::Result<()> {
 /// Takes an exclusive lock on an open file, or fails with `WouldBlock`. It ends with the file.
 pub fn lock_exclusive(file: &File) -> io::Result<()> {
     Ok(rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?)
-}
-
-/// Changes with every boot. `Unsupported` where the system has none: then every start counts as a boot.
-pub fn boot_id() -> io::Result<String> {
-    if !cfg!(target_os = "linux") {
-        return Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no boot id"));
-    }
-    std::fs::read_to_string(Path::new("/proc/sys/kernel/random/boot_id")).map(|id| id.trim().to_owned())
 }

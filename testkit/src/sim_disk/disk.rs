@@ -97,12 +97,6 @@ impl Disk for SimDisk {
         }
         Ok(Box::new(Lock { disk: self.clone(), path: path.to_owned(), life: s.life }))
     }
-
-    fn boot_id(&self) -> io::Result<String> {
-        let s = self.0.lock();
-        s.powered()?;
-        Ok(format!("boot-{}", s.boots))
-    }
 }
 
 impl File {

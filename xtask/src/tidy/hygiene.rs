@@ -25,9 +25,6 @@ const MARKS: &[(&str, &str)] = &[
     ("dbg!(", "use tracing"),
 ];
 
-/// What is measured is not what is used: a floor is a library at its best, limits aside.
-const FLOORS: &str = "benches/src/floors";
-
 /// Hosts of package registries, in two parts so that this file does not name them.
 const HOSTS: &[(&str, &str)] = &[
     ("index.", "crates.io"),
@@ -102,7 +99,7 @@ fn shape(source: &Source, found: &mut Vec<Finding>) {
 fn marks(source: &Source, found: &mut Vec<Finding>) {
     for (number, code) in source.code.iter().enumerate() {
         for (mark, instead) in MARKS {
-            if code.contains(mark) && !(mark.contains("unbounded") && within(source.path, FLOORS)) {
+            if code.contains(mark) {
                 found.push(Finding::line(source.path, number + 1, format!("{mark}: {instead}")));
             }
         }

@@ -44,14 +44,18 @@ pub(super) struct Inbound {
     lease: Arc<SessionLease>,
     bound: Mutex<ClockBound>,
     ended: CancellationToken,
-    /// Its call lanes, until they end.
-    lanes: Mutex<Vec<Parting>>,
+    /// Its call lanes, until they end; one of each number.
+    lanes: Mutex<Vec<Taken>>,
 }
 
-/// A call lane, and whether the peer still waits for answers on it.
+/// A lane that was taken.
 #[derive(Clone)]
-struct Parting {
+struct Taken {
+    number: u32,
     lane: Arc<InboundLane>,
+    /// Ends it.
+    ended: CancellationToken,
+    /// The peer waits for no answer on it any more.
     done: CancellationToken,
 }
 
@@ -63,11 +67,11 @@ impl Inbound {
     /// Asks the peer for no more calls, and waits until it has every answer or is gone.
     pub(super) async fn farewell(&self) {
         let lanes = self.lanes.lock().clone();
-        for parting in &lanes {
-            parting.lane.with(super::lane::LaneState::ask_farewell);
+        for taken in &lanes {
+            taken.lane.with(super::lane::LaneState::ask_farewell);
         }
-        for parting in lanes {
-            parting.done.cancelled().await;
+        for taken in lanes {
+            taken.done.cancelled().await;
         }
     }
     /// Closes its lanes.
@@ -106,9 +110,9 @@ impl Peer for Service {
             .ok_or_else(|| Status::invalid_argument("the first frame must be a hello"))?;
         let hello = Hello::try_from(hello).map_err(|e| Status::invalid_argument(e.to_string()))?;
         match self.transport.accept(&hello).await {
-            Ok((peer, lane, done)) => {
-                let frames = Writer::new(lane.clone()).map(Ok);
-                let task = lane_task(self.transport.clone(), peer, (lane, done), hello, incoming);
+            Ok((peer, taken)) => {
+                let frames = Writer::new(taken.lane.clone()).map(Ok);
+                let task = lane_task(self.transport.clone(), peer, taken, hello, incoming);
                 self.transport.world.io.spawn("peer inbound lane", task);
                 Ok(Response::new(Box::pin(frames)))
             }
@@ -128,23 +132,22 @@ impl Peer for Service {
 fn lane_task(
     transport: Arc<Transport>,
     peer: Arc<Inbound>,
-    (lane, done): (Arc<InboundLane>, CancellationToken),
+    Taken { number, lane, ended, done }: Taken,
     hello: Hello,
     incoming: Streaming<PeerFrame>,
 ) -> BoxFuture<'static, ()> {
     Box::pin(async move {
-        let (session, number) = (hello.session, hello.lane);
-        let ended = peer.ended.clone();
+        let session = hello.session;
         let (t, p, l) = (transport.clone(), peer.clone(), lane.clone());
         let reader = Reader { transport: t, peer: p, lane: l, done: done.clone(), session };
         let why = tokio::select! {
-            () = ended.cancelled() => "the session has ended or reconnected".to_owned(),
+            () = ended.cancelled() => "the session has ended, or has opened it anew".to_owned(),
             why = async { if number == 0 { reader.control(incoming).await } else { reader.calls(incoming).await } } => why,
         };
         tracing::debug!(peer = %hello.node, lane = number, why, "an inbound lane ended");
         drop(lane.with(super::lane::LaneState::close));
         done.cancel();
-        peer.lanes.lock().retain(|parting| !Arc::ptr_eq(&parting.lane, &lane));
+        peer.lanes.lock().retain(|taken| !Arc::ptr_eq(&taken.lane, &lane));
         if number == 0 {
             peer.close();
             let mut inbound = transport.inbound.lock();
@@ -173,10 +176,7 @@ impl Transport {
     }
 
     /// Takes or refuses a lane.
-    async fn accept(
-        &self,
-        hello: &Hello,
-    ) -> Result<(Arc<Inbound>, Arc<InboundLane>, CancellationToken), String> {
+    async fn accept(&self, hello: &Hello) -> Result<(Arc<Inbound>, Taken), String> {
         const LEAVING: &str = "this node is leaving";
         if self.leaving.load(Ordering::Acquire) {
             return Err(LEAVING.into());
@@ -205,18 +205,26 @@ impl Transport {
         } else {
             self.inbound.lock().get(&hello.session).cloned().ok_or("open the control lane first")?
         };
-        let lane = Lane::new(self.hello(hello), lease, self.world.clock.clone());
-        let done = CancellationToken::new();
+        let taken = Taken {
+            number: hello.lane,
+            lane: Lane::new(self.hello(hello), lease, self.world.clock.clone()),
+            ended: peer.ended.child_token(),
+            done: CancellationToken::new(),
+        };
         let mut lanes = peer.lanes.lock();
         // Looked at under the lock that `farewell` takes: a lane is either asked or refused.
         if self.leaving.load(Ordering::Acquire) {
             return Err(LEAVING.into());
         }
-        if hello.lane > 0 {
-            lanes.push(Parting { lane: lane.clone(), done: done.clone() });
+        if taken.number > 0 {
+            // A second one means that the peer has given the first one up: no more than `LANES` at a time.
+            for old in lanes.extract_if(.., |old| old.number == taken.number) {
+                old.ended.cancel();
+            }
+            lanes.push(taken.clone());
         }
         drop(lanes);
-        Ok((peer, lane, done))
+        Ok((peer, taken))
     }
 }
 

@@ -16,6 +16,7 @@ use millet_core::{
 use millet_directory::PeerId;
 use millet_proto::{
     peer::{Hello, PROTOCOL, call_to_wire, reply_from_wire},
+    status::cut,
     wire::{self, peer_client::PeerClient},
 };
 use parking_lot::Mutex;
@@ -259,11 +260,11 @@ impl Link {
             .max_decoding_message_size(FRAME_LIMIT)
             .max_encoding_message_size(FRAME_LIMIT);
         let answer = client.lane(Writer::new(self.lanes[lane].clone())).await;
-        let mut stream = answer.map_err(|s| format!("refused: {}", s.message()))?.into_inner();
+        let mut stream = answer.map_err(|s| format!("refused: {}", cut(s.message())))?.into_inner();
         let mut first = next_frame(&mut stream).await?;
         let hello = first.hello.take().ok_or("the listener did not say hello")?;
         if let Some(refused) = hello.refused {
-            let why = format!("refused: {}", refused.text);
+            let why = format!("refused: {}", cut(&refused.text));
             if let Some(t) = self.transport.upgrade() {
                 t.log_refusal(&format!("{} at {}", self.to.node, self.to.addr), &why);
             }

@@ -1,8 +1,9 @@
 //! Who a data directory belongs to: a small checksummed file, and a lock so that no second process uses
 //! it. Ids live here, never in host names or ordinals.
 
+mod text;
+
 use std::{
-    fmt::Write as _,
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -12,9 +13,9 @@ use millet_core::{
     NodeId,
     world::{Disk, Entropy},
 };
-use xxhash_rust::xxh3::xxh3_64;
 
-use crate::machine::Secret;
+use self::text::{parse, write};
+use crate::{log::has_segments, machine::Secret};
 
 /// The identity file's format.
 const FORMAT: u32 = 1;
@@ -72,6 +73,16 @@ pub enum IdentityError {
         /// What is wrong.
         why: String,
     },
+    /// Its log is gone, and with it the votes it gave.
+    #[error(
+        "data directory {dir} has lost its log/: member {member} would forget its votes and what it has acknowledged; put log/ back, or replace this member with an empty directory"
+    )]
+    LogGone {
+        /// The directory.
+        dir: PathBuf,
+        /// Whose it is.
+        member: u64,
+    },
     /// Written by a newer build.
     #[error("{file} has format {found}, this build reads up to {FORMAT}; upgrade")]
     Newer {
@@ -119,6 +130,8 @@ pub struct Identity {
     pub membership: Option<Membership>,
     /// It has left its cluster, whose members count on never hearing this id again.
     pub retired: bool,
+    /// Its log was opened once, so there are votes that it must not forget.
+    pub started: bool,
 }
 
 /// A locked data directory.
@@ -161,6 +174,7 @@ impl DataDir {
                     created_ms: wall_ms,
                     membership: None,
                     retired: false,
+                    started: false,
                 };
                 write(&*disk, dir, &fresh).map_err(at(&file))?;
                 fresh
@@ -184,7 +198,17 @@ impl DataDir {
                 wanted: wanted.to_owned(),
             });
         }
-        Ok(Self { disk, dir: dir.to_owned(), identity, _lock: lock })
+        let opened = Self { disk, dir: dir.to_owned(), identity, _lock: lock };
+        if opened.identity.started && !opened.has_log()? {
+            let member = opened.identity.membership.as_ref().map_or(0, |place| place.member);
+            return Err(IdentityError::LogGone { dir: dir.to_owned(), member });
+        }
+        Ok(opened)
+    }
+
+    fn has_log(&self) -> Result<bool, IdentityError> {
+        let path = self.dir.join("log");
+        has_segments(&*self.disk, &path).map_err(|source| IdentityError::Io { path, source })
     }
 
     /// What it says.
@@ -223,6 +247,14 @@ impl DataDir {
     /// Notes durably that the member has left its cluster.
     pub fn retire(&mut self) -> Result<(), IdentityError> {
         self.put(Identity { retired: true, ..self.identity.clone() })
+    }
+
+    /// Notes durably that there is a log: without it the directory is refused from now on.
+    pub(crate) fn started(&mut self) -> Result<(), IdentityError> {
+        if self.identity.started {
+            return Ok(());
+        }
+        self.put(Identity { started: true, ..self.identity.clone() })
     }
 
     /// Forgets the identity, durably: whatever is left beside it is refused from now on.
@@ -268,83 +300,9 @@ fn locked(dir: &Path, e: io::Error) -> IdentityError {
     IdentityError::Locked { dir: dir.to_owned(), process }
 }
 
-fn render(identity: &Identity) -> String {
-    let mut text = format!(
-        "millet data directory\nformat={FORMAT}\nnode={}\ncreated_ms={}\n",
-        identity.node.0, identity.created_ms
-    );
-    if let Some(m) = &identity.membership {
-        let secret = u128::from_be_bytes(m.secret.0);
-        // Writing to a String does not fail.
-        let _ = write!(text, "cluster={}\nmember={}\nsecret={secret:032x}\n", m.cluster, m.member);
-        for (id, addr) in &m.founders {
-            let _ = writeln!(text, "founder={id} {addr}");
-        }
-    }
-    if identity.retired {
-        text.push_str("retired=1\n");
-    }
-    let sum = xxh3_64(text.as_bytes());
-    let _ = writeln!(text, "checksum={sum:016x}");
-    text
-}
-
-fn write(disk: &dyn Disk, dir: &Path, identity: &Identity) -> io::Result<()> {
-    let (text, new) = (render(identity), dir.join("identity.new"));
-    match disk.remove(&new) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    let file = disk.create(&new, text.len() as u64)?;
-    file.write_at(0, text.as_bytes())?;
-    file.sync_data()?;
-    disk.rename(&new, &dir.join(FILE))?;
-    disk.sync_dir(dir)
-}
-
-fn parse(file: &Path, bytes: &[u8]) -> Result<Identity, IdentityError> {
-    let damaged = |why: &str| IdentityError::Damaged { file: file.to_owned(), why: why.to_owned() };
-    let text = std::str::from_utf8(bytes).map_err(|_| damaged("not text"))?;
-    let (body, sum) = text.trim_end().rsplit_once('\n').ok_or_else(|| damaged("too short"))?;
-    let sum = sum.strip_prefix("checksum=").and_then(|s| u64::from_str_radix(s, 16).ok());
-    if sum != Some(xxh3_64(format!("{body}\n").as_bytes())) {
-        return Err(damaged("checksum"));
-    }
-    let all = |name: &'static str| {
-        body.lines().filter_map(move |l| l.split_once('=').filter(|(n, _)| *n == name).map(|(_, v)| v))
-    };
-    let number = |name| all(name).next().and_then(|v| v.parse::<u64>().ok());
-    let format = number("format").and_then(|f| u32::try_from(f).ok()).ok_or_else(|| damaged("no format"))?;
-    if format > FORMAT {
-        return Err(IdentityError::Newer { file: file.to_owned(), found: format });
-    }
-    let membership = match all("cluster").next() {
-        None => None,
-        Some(cluster) => Some(Membership {
-            cluster: cluster.to_owned(),
-            member: number("member").ok_or_else(|| damaged("no member id"))?,
-            secret: all("secret")
-                .next()
-                .and_then(|s| u128::from_str_radix(s, 16).ok())
-                .map(|s| Secret(s.to_be_bytes()))
-                .ok_or_else(|| damaged("no secret"))?,
-            founders: all("founder")
-                .map(|f| f.split_once(' ').and_then(|(id, addr)| Some((id.parse().ok()?, addr.to_owned()))))
-                .collect::<Option<_>>()
-                .ok_or_else(|| damaged("founders"))?,
-        }),
-    };
-    Ok(Identity {
-        node: NodeId(number("node").ok_or_else(|| damaged("no node id"))?),
-        created_ms: number("created_ms").ok_or_else(|| damaged("no creation time"))?,
-        membership,
-        retired: number("retired").is_some_and(|n| n != 0),
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use millet_testkit::{SeededEntropy, SimDisk};
+    use millet_testkit::{SeededEntropy, SimDisk, StdThreads};
 
     use super::*;
 
@@ -411,6 +369,26 @@ mod tests {
         assert!(why.contains("member 2 of cluster c1") && why.contains("has left it for good"), "{why}");
     }
 
+    /// A member without its votes could give them twice.
+    #[test]
+    fn g2_who_has_lost_its_log_does_not_start_as_if_it_had_never_voted() {
+        let (disk, log) = (SimDisk::new(), Path::new("/data/log"));
+        let mut first = open(&disk, None, 1).expect("fresh");
+        first.join(place("c1")).expect("fresh");
+        drop(first);
+        let mut again = open(&disk, None, 2).expect("it never ran");
+        let options = crate::log::WalOptions::new(7);
+        drop(crate::log::Wal::open(Arc::new(disk.clone()), &StdThreads, log, options).expect("a new log"));
+        again.started().expect("written");
+        drop(again);
+        drop(open(&disk, None, 3).expect("its log is there"));
+        for name in disk.list(log).expect("a folder") {
+            disk.remove(&log.join(name)).expect("removed");
+        }
+        let text = open(&disk, None, 4).err().expect("refused").to_string();
+        assert!(text.contains("member 2") && text.contains("/data") && text.contains("log/"), "{text}");
+    }
+
     #[test]
     fn a_second_process_is_told_who_holds_the_lock() {
         let disk = SimDisk::new();
@@ -451,28 +429,6 @@ mod tests {
             drop(disk.create(&rest, 64).expect("created"));
             let text = open(&disk, None, 1).err().expect("refused").to_string();
             assert!(text.contains("/data/identity") && text.contains("interrupted"), "{text}");
-        }
-    }
-
-    #[test]
-    fn golden_text_of_an_identity() {
-        let identity =
-            Identity { node: NodeId(5), created_ms: 6, membership: Some(place("c1")), retired: false };
-        let body = "millet data directory\nformat=1\nnode=5\ncreated_ms=6\ncluster=c1\nmember=2\nsecret=09090909090909090909090909090909\nfounder=1 a:1\nfounder=2 b:1\n";
-        assert_eq!(render(&identity), format!("{body}checksum={:016x}\n", xxh3_64(body.as_bytes())));
-    }
-
-    proptest::proptest! {
-        /// The checksum is right, the lines are anything.
-        #[test]
-        fn any_text_is_an_identity_or_damage(lines in proptest::collection::vec("(format|node|created_ms|cluster|member|secret|founder)?=?.{0,12}", 0..8), sum: bool) {
-            let mut text = lines.join("\n") + "\n";
-            if sum {
-                text += &format!("checksum={:016x}\n", xxh3_64(text.as_bytes()));
-            }
-            if let Ok(identity) = parse(Path::new("identity"), text.as_bytes()) {
-                proptest::prop_assert!(parse(Path::new("identity"), render(&identity).as_bytes()).is_ok());
-            }
         }
     }
 }
