@@ -1,8 +1,9 @@
-//! Compiles the contract of the network floors with protox, so that no protoc is needed.
+//! Compiles the contracts of the floors with protox, so that no protoc is needed.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    println!("cargo:rerun-if-changed=proto/floor.proto");
-    let set = protox::compile(["proto/floor.proto"], ["proto"])?;
+    const CONTRACTS: [&str; 2] = ["proto/floor.proto", "proto/etcd.proto"];
+    CONTRACTS.iter().for_each(|file| println!("cargo:rerun-if-changed={file}"));
+    let set = protox::compile(CONTRACTS, ["proto"])?;
     tonic_prost_build::configure().compile_fds(set)?;
     Ok(())
 }

@@ -100,10 +100,30 @@ pub async fn one<T: Target>(target: &T, key: u64, asks: u64, others: &[u32]) -> 
     Ok(figures)
 }
 
-/// What the counters `0..keys` hold together.
-pub async fn total<T: Target>(target: &T, keys: u64) -> Result<u64> {
+/// Asks every key once, from `callers` tasks at once; how long that took.
+pub async fn once_each<T: Target>(target: &T, keys: std::ops::Range<u64>, callers: u64) -> Result<Duration> {
+    let mut tasks = JoinSet::new();
+    let start = Instant::now();
+    for caller in 0..callers {
+        let (target, keys) = (target.clone(), keys.clone());
+        tasks.spawn(async move {
+            for key in keys.skip(usize::try_from(caller)?).step_by(usize::try_from(callers)?) {
+                let sum = target.ask(key, 1).await?;
+                ensure!(sum == 1, "counter {key} answered {sum} to its first ask of 1");
+            }
+            Ok(())
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.context("a caller panicked")??;
+    }
+    Ok(start.elapsed())
+}
+
+/// What these counters hold together.
+pub async fn total<T: Target>(target: &T, keys: std::ops::Range<u64>) -> Result<u64> {
     let mut total = 0;
-    for key in 0..keys {
+    for key in keys {
         total += target.ask(key, 0).await?;
     }
     Ok(total)

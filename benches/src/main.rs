@@ -2,15 +2,18 @@
 //! row per process; a figure can be had by hand with `cargo run --release -p millet-benches -- run ROW SIDE`.
 //!
 //! `row`: what a row is; `rows`: the table, one file each; `floors`: what ours is compared with; `drive` and
-//! `tells`: the loops that all sides share.
+//! `tells`: the loops that all sides share; `child`, `host`: other processes.
 
+mod child;
 mod counter;
 mod drive;
 mod floors;
+mod host;
 mod node;
 mod row;
 mod rows;
 mod solo;
+mod stored;
 mod tells;
 
 use std::process::ExitCode;
@@ -40,6 +43,12 @@ fn act(words: &[&str]) -> Result<()> {
         ["list"] => println!("{}", serde_json::to_string(ROWS)?),
         ["run", row, side] => run(row, side, Size { smoke: false })?,
         ["run", row, side, "--smoke"] => run(row, side, Size { smoke: true })?,
+        // For the rows' own other processes.
+        ["child", "floor"] => {
+            drop(child::end_with_parent());
+            drive::in_pool(floors::net::serve(|grpc, tcp| child::say_ready(&format!("{grpc} {tcp}"))))?;
+        }
+        ["child", words @ ..] => host::run(words)?,
         _ => bail!("{USAGE}"),
     }
     Ok(())

@@ -47,6 +47,21 @@ pub struct Side {
     /// Does the work once, in a process of its own.
     #[serde(skip)]
     pub run: fn(Size) -> Result<Figures>,
+    /// A program that must be installed.
+    needs: Option<&'static str>,
+}
+
+impl Side {
+    /// One that needs nothing else.
+    pub const fn new(name: &'static str, run: fn(Size) -> Result<Figures>) -> Self {
+        Self { name, run, needs: None }
+    }
+
+    /// One that starts this program.
+    pub const fn needs(mut self, program: &'static str) -> Self {
+        self.needs = Some(program);
+        self
+    }
 }
 
 /// What is wanted of a figure of ours: a number, or a multiple of the same figure of another side.

@@ -3,4 +3,6 @@
 
 pub mod cell;
 pub mod channel;
+pub mod etcd;
+pub mod net;
 pub mod swap;

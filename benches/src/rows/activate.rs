@@ -19,7 +19,7 @@ pub const ROW: Row = Row {
     work: "one task of the grains' pool asks 1,000,000 counters once each: claim, entry in the catalog, \
            activation, one turn, reply; activations a second. Ours: a whole node in memory, sharded type, no \
            store. Floor: a cell without a task, its entry in the map and one ask",
-    sides: &[Side { name: "millet", run: millet }, Side { name: "keyed cell", run: cells }],
+    sides: &[Side::new("millet", millet), Side::new("keyed cell", cells)],
     goals: &[Goal::at_least("per_s", 0.5).times("keyed cell")],
     peers: &[
         Peer::per_s("orlando", "c/p_orlando/spawn"),

@@ -18,11 +18,7 @@ pub const ROW: Row = Row {
            after the other; reference, look-up, turn, reply; every ask is timed; all counters are read back. \
            Ours: a whole node in memory, sharded type. Floors: a cell without a task, looked up by key; a task \
            with a tokio channel per counter, held by position",
-    sides: &[
-        Side { name: "millet", run: millet },
-        Side { name: "keyed cell", run: cells },
-        Side { name: "tokio mpsc", run: channels },
-    ],
+    sides: &[Side::new("millet", millet), Side::new("keyed cell", cells), Side::new("tokio mpsc", channels)],
     goals: &[
         Goal::at_least("per_s", 0.7).times("keyed cell"),
         Goal::at_least("per_s", 1.0).times("tokio mpsc"),
@@ -63,7 +59,7 @@ fn channels(size: Size) -> Result<Figures> {
 
 async fn run<T: Target>(target: T, asks: u64) -> Result<Figures> {
     let figures = drive::many(&target, CALLERS, GRAINS, asks, &[]).await?;
-    let (sum, asked) = (drive::total(&target, GRAINS).await?, drive::asked(CALLERS, asks));
+    let (sum, asked) = (drive::total(&target, 0..GRAINS).await?, drive::asked(CALLERS, asks));
     ensure!(sum == asked, "the counters hold {sum} after {asked} asks of 1");
     Ok(figures)
 }

@@ -16,11 +16,7 @@ pub const ROW: Row = Row {
     name: "ask-one",
     work: "one task of the grains' pool asks one counter by key, 1,000,000 times, one after the other; every ask \
            is timed, the clock's own cost is in the figure. Sides as in ask-key",
-    sides: &[
-        Side { name: "millet", run: millet },
-        Side { name: "keyed cell", run: cells },
-        Side { name: "tokio mpsc", run: channels },
-    ],
+    sides: &[Side::new("millet", millet), Side::new("keyed cell", cells), Side::new("tokio mpsc", channels)],
     goals: &[Goal::at_most("p50_us", 0.15)],
     peers: &[
         Peer::p50("coerce (ref held)", "a/p_coerce/ask_seq"),

@@ -21,7 +21,7 @@ pub const ROW: Row = Row {
     work: "activates 1,000,000 counters (integer key, 8-byte value) by one ask each, one after the other, on one \
            thread, and divides what resident memory has grown by. Ours: the runtime alone, owning everything. \
            Floor: a cell without a task and its entry in the map",
-    sides: &[Side { name: "millet", run: millet }, Side { name: "keyed cell", run: cells }],
+    sides: &[Side::new("millet", millet), Side::new("keyed cell", cells)],
     goals: &[Goal::at_most("bytes", 256.0)],
     peers: &[bytes("rio-rs", "c/p_rio/activate_remote"), bytes("orlando", "c/p_orlando/spawn")],
     missing: &[],

@@ -21,9 +21,9 @@ pub const ROW: Row = Row {
            counter, mean of 30 rounds after an unmeasured one. Ours: a whole node in memory, with dispatch: \
            reference, look-up, mailbox, checks, turn. Floors as in tell",
     sides: &[
-        Side { name: "millet", run: millet },
-        Side { name: "swap buffer", run: swapped },
-        Side { name: "tokio mpsc", run: channels },
+        Side::new("millet", millet),
+        Side::new("swap buffer", swapped),
+        Side::new("tokio mpsc", channels),
     ],
     goals: &[
         Goal::at_most("p1_ms", 3.0),

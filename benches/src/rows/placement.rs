@@ -15,7 +15,7 @@ pub const ROW: Row = Row {
            joins and one of the first leaves: shards moved over the fewest that could be (the joiner's share; \
            the leaver's shards). Each the worst of 20 sets of node ids; and the microseconds of placing all \
            shards on 10 nodes",
-    sides: &[Side { name: "millet", run: millet }],
+    sides: &[Side::new("millet", millet)],
     goals: &[
         Goal::at_most("n3_max_over_mean", 1.05),
         Goal::at_most("n5_max_over_mean", 1.05),

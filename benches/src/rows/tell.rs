@@ -23,10 +23,10 @@ pub const ROW: Row = Row {
            the default mailbox of 1,024, whose senders yield and send again when it is full. Floors: a vector \
            behind a mutex, swapped by the reader, a boxed future per message; a task with a tokio channel",
     sides: &[
-        Side { name: "millet", run: millet },
-        Side { name: "millet, default mailbox", run: plain },
-        Side { name: "swap buffer", run: swapped },
-        Side { name: "tokio mpsc", run: channels },
+        Side::new("millet", millet),
+        Side::new("millet, default mailbox", plain),
+        Side::new("swap buffer", swapped),
+        Side::new("tokio mpsc", channels),
     ],
     goals: &[
         Goal::at_least("p1_per_s", 0.5).times("swap buffer"),

@@ -3,11 +3,12 @@
 //! once in small form, in the profile that tests share, and nothing is judged but whether it ends well.
 //!
 //! `rows`: what the program says it has; `passes`: the alternation; `peers`: programs of others, where they
-//! stand beside this folder; `figures`: medians and ratios; `report`: what is printed and saved.
+//! stand beside this folder; `figures`: medians and ratios; `report`: what is printed and saved; `plot`: the picture.
 
 mod figures;
 mod passes;
 mod peers;
+mod plot;
 mod report;
 mod rows;
 
@@ -27,7 +28,7 @@ pub const USAGE: &str =
   --runs     passes over the chosen rows, sides alternating (5)
   --profile  dist, as shipped, or release, which builds faster (dist)
   --no-peers leaves out the peers' programs, also where they are found
-  --save     keeps the figures under benches/results, by date
+  --save     keeps figures, table and plot under benches/results, by date
   --smoke    every row once in small form: shows that it runs, measures nothing";
 
 /// What the command line asks for.

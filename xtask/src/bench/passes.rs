@@ -34,6 +34,10 @@ pub fn measure(binary: &Path, rows: &[Row], peers: Option<&Peers>, runs: usize) 
         for row in rows {
             eprintln!("pass {} of {runs}: {}", pass + 1, row.name);
             for side in &row.sides {
+                if let Some(program) = side.lacks() {
+                    eprintln!("SKIPPED {}, {}: needs {program}", row.name, side.name);
+                    continue;
+                }
                 let figures = one(binary, row, &side.name, false);
                 measured.keep(pass, row, &side.name, figures);
             }
@@ -65,6 +69,11 @@ pub fn smoke(binary: &Path, rows: &[Row]) -> Result<bool> {
     let (start, mut failed, mut sides) = (Instant::now(), 0, 0);
     for row in rows {
         for side in &row.sides {
+            if let Some(program) = side.lacks() {
+                println!("SKIPPED {}, {}: needs {program}", row.name, side.name);
+                failed += usize::from(std::env::var_os("MILLET_NO_SKIP").is_some());
+                continue;
+            }
             sides += 1;
             if let Err(error) = one(binary, row, &side.name, true) {
                 failed += 1;

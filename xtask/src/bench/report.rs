@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::{
     figures::{Judged, Samples, Spread, judge},
     passes::Measured,
+    plot,
     rows::Row,
 };
 
@@ -113,7 +114,8 @@ impl<'a> Report<'a> {
         );
     }
 
-    /// Writes it into the folder of results, under today's date; where. Earlier results of the day stay.
+    /// Writes it into the folder of results, under today's date, as JSON, as a table and as a plot; where.
+    /// Earlier results of the day stay.
     pub fn save(&self, root: &Path) -> Result<PathBuf> {
         let today = Command::new("date").args(["-u", "+%Y-%m-%d"]).output().context("asking for the date")?;
         let today = String::from_utf8(today.stdout)?;
@@ -121,13 +123,56 @@ impl<'a> Report<'a> {
         let folder = root.join("benches/results");
         std::fs::create_dir_all(&folder)?;
         let name = |n: u32| match n {
-            1 => format!("{}.json", today.trim()),
-            n => format!("{}-{n}.json", today.trim()),
+            1 => today.trim().to_owned(),
+            n => format!("{}-{n}", today.trim()),
         };
-        let free = (1..100).map(|n| folder.join(name(n))).find(|path| !path.exists());
-        let path = free.context("a hundred results in one day are enough; remove some")?;
-        std::fs::write(&path, serde_json::to_string_pretty(self)? + "\n")?;
-        Ok(path)
+        let path = |n: u32, kind: &str| folder.join(name(n) + kind);
+        let free = (1..100).find(|n| !path(*n, ".json").exists());
+        let n = free.context("a hundred results in one day are enough; remove some")?;
+        std::fs::write(path(n, ".json"), serde_json::to_string_pretty(self)? + "\n")?;
+        std::fs::write(path(n, ".md"), self.table())?;
+        std::fs::write(path(n, ".svg"), plot::svg(&self.bars()))?;
+        Ok(path(n, ".json"))
+    }
+
+    /// Medians, ratios and goals as a table in Markdown.
+    fn table(&self) -> String {
+        let m = &self.machine;
+        let mut text = format!(
+            "{}, {} cores, {}, {}; commit {}, profile {}, allocator {}, load {} at the start; medians of {} runs (min .. max).\n\n| row | figure | side | median (min .. max) | ours / it |\n|---|---|---|---|---|\n",
+            m.cpu, m.cores, m.kernel, m.rustc, m.commit, m.profile, m.allocator, m.load, self.runs
+        );
+        for row in &self.rows {
+            for figure in row.judged() {
+                for side in &row.sides {
+                    let Some(spread) = side.figures.get(figure) else { continue };
+                    let ratio = side.ours_over_it.get(figure).map(Spread::show).unwrap_or_default();
+                    let line = [row.name, figure, side.name, &spread.show(), &ratio].join(" | ");
+                    text += &format!("| {line} |\n");
+                }
+            }
+        }
+        text += "\n| row | goal | value | |\n|---|---|---|---|\n";
+        for row in &self.rows {
+            for Judged { goal, value, met } in &row.goals {
+                let met = met.map_or("not judged", |met| if met { "met" } else { "missed" });
+                let value = value.map(short).unwrap_or_default();
+                text += &format!("| {} | {goal} | {value} | {met} |\n", row.name);
+            }
+        }
+        text
+    }
+
+    /// The first figure of every row that others have, too.
+    fn bars(&self) -> Vec<plot::Row> {
+        let of = |row: &RowReport<'_>| {
+            let figure = row.judged().into_iter().next()?;
+            let bars =
+                row.sides.iter().filter_map(|s| Some((s.name.to_owned(), s.figures.get(figure)?.median)));
+            let bars: Vec<_> = bars.collect();
+            (bars.len() > 1).then(|| plot::Row { name: format!("{}, {figure}", row.name), bars })
+        };
+        self.rows.iter().filter_map(of).collect()
     }
 }
 
@@ -156,17 +201,29 @@ impl<'a> RowReport<'a> {
         Self { name: &row.name, work: &row.work, sides, goals, missing: &row.missing }
     }
 
+    /// The figures that goals look at, in their order.
+    fn judged(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = Vec::new();
+        for figure in self.goals.iter().filter_map(|goal| goal.goal.split(' ').next()) {
+            if !names.contains(&figure) {
+                names.push(figure);
+            }
+        }
+        names
+    }
+
     fn print(&self) {
         println!("\n== {}", self.name);
         println!("   {}", self.work);
         for side in &self.sides {
             for (figure, spread) in &side.figures {
-                let Spread { median, min, max } = spread;
-                let line = format!("{} ({} .. {})", short(*median), short(*min), short(*max));
-                let ratio = side.ours_over_it.get(figure).map(|r| {
-                    format!("ours / it = {} ({} .. {})", short(r.median), short(r.min), short(r.max))
-                });
-                println!("   {:<24} {figure:<18} {line:<36} {}", side.name, ratio.unwrap_or_default());
+                let ratio = side.ours_over_it.get(figure).map(|r| format!("ours / it = {}", r.show()));
+                println!(
+                    "   {:<24} {figure:<18} {:<36} {}",
+                    side.name,
+                    spread.show(),
+                    ratio.unwrap_or_default()
+                );
             }
         }
         for Judged { goal, value, met } in &self.goals {
@@ -183,8 +240,14 @@ impl<'a> RowReport<'a> {
     }
 }
 
+impl Spread {
+    fn show(&self) -> String {
+        format!("{} ({} .. {})", short(self.median), short(self.min), short(self.max))
+    }
+}
+
 /// Three digits that matter, thousands and millions by letter.
-fn short(value: f64) -> String {
+pub fn short(value: f64) -> String {
     let (value, letter) = match value.abs() {
         a if a >= 1e6 => (value / 1e6, " M"),
         a if a >= 1e4 => (value / 1e3, " k"),

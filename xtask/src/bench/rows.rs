@@ -20,6 +20,18 @@ pub struct Row {
 #[derive(Deserialize)]
 pub struct Side {
     pub name: String,
+    /// A program that it starts.
+    needs: Option<String>,
+}
+
+impl Side {
+    /// The program that it starts and that is not installed.
+    pub fn lacks(&self) -> Option<&str> {
+        let needed = self.needs.as_deref()?;
+        let folders = std::env::var_os("PATH")?;
+        let there = std::env::split_paths(&folders).any(|folder| folder.join(needed).is_file());
+        (!there).then_some(needed)
+    }
 }
 
 /// What is wanted of a figure of ours; with `of`, times that side's or peer's.
