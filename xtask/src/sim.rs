@@ -22,7 +22,7 @@ pub const USAGE: &str =
        cargo xtask sim --twice A..B [--jobs N]
   --seeds    these seeds, the last one not
   --aim      aimed at one rule, as its control is
-  --resume   adds to the sums in FILE, which is made where it is missing
+  --resume   adds to the sums in FILE, which is made where it is missing; no seed is counted twice
   --controls switches one rule off at a time; each must be caught
   --twice    runs every seed twice; both must be the same run";
 

@@ -1,6 +1,7 @@
 //! Many seeds: processes side by side, sums, the screen, and what is said of a seed that failed.
 
 use std::{
+    collections::BTreeSet,
     ops::Range,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -61,6 +62,9 @@ pub struct Sums {
     peak_kb: u64,
     failed: Vec<u64>,
     next: u64,
+    /// Seeds in these sums: none is counted twice.
+    #[serde(default)]
+    done: BTreeSet<u64>,
 }
 
 impl Sums {
@@ -71,6 +75,15 @@ impl Sums {
         }
         serde_json::from_slice(&std::fs::read(path)?)
             .with_context(|| format!("{} holds no sums of earlier runs", path.display()))
+    }
+
+    /// Those of the seeds that are not in the sums; says how many are.
+    fn fresh(&self, seeds: Range<u64>) -> Vec<u64> {
+        let (again, fresh): (Vec<u64>, Vec<u64>) = seeds.partition(|seed| self.done.contains(seed));
+        if !again.is_empty() {
+            println!("{} of these seeds are in the sums already and are not run again", again.len());
+        }
+        fresh
     }
 
     /// Writes them whole: a run that is stopped leaves the old ones or the new ones.
@@ -110,7 +123,7 @@ impl Campaign {
         let mut sums = resume.map_or_else(|| Ok(Sums::default()), Sums::of)?;
         let (start, before) = (Instant::now(), sums.wall_s);
         let mut shown = 0;
-        self.each(seeds, |ran| {
+        self.each(sums.fresh(seeds), |ran| {
             sums.peak_kb = sums.peak_kb.max(ran.peak_kb);
             let faults = ran.faults();
             if !faults.is_empty() {
@@ -128,6 +141,7 @@ impl Campaign {
                 Err(_) => sums.broken += 1,
             }
             sums.next = sums.next.max(ran.seed + 1);
+            sums.done.insert(ran.seed);
             sums.wall_s = before + start.elapsed().as_secs_f64();
             if let Some(path) = resume {
                 sums.keep(path)?;
@@ -166,8 +180,12 @@ impl Campaign {
     }
 
     /// Runs seeds side by side and hands each over as it ends, until `take` has enough.
-    pub fn each(&self, seeds: Range<u64>, mut take: impl FnMut(Ran) -> Result<bool>) -> Result<()> {
-        let (mut seeds, mut running) = (seeds, 0);
+    pub fn each(
+        &self,
+        seeds: impl IntoIterator<Item = u64>,
+        mut take: impl FnMut(Ran) -> Result<bool>,
+    ) -> Result<()> {
+        let (mut seeds, mut running) = (seeds.into_iter(), 0);
         let (tell, told) = mpsc::sync_channel(self.jobs.max(1));
         let mut enough = false;
         std::thread::scope(|scope| {
@@ -262,4 +280,20 @@ fn peak(status: &str) -> u64 {
     let text = std::fs::read_to_string(status).unwrap_or_default();
     let line = text.lines().find_map(|l| l.strip_prefix("VmHWM:"));
     line.and_then(|l| l.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A run that is stopped and begun anew with the same words counts no seed twice.
+    #[test]
+    fn seeds_in_the_sums_are_not_run_again() {
+        let mut sums = Sums::default();
+        sums.done.extend([3, 4, 6]);
+        assert_eq!(sums.fresh(3..8), [5, 7]);
+        let file = serde_json::to_vec(&sums).unwrap();
+        let read: Sums = serde_json::from_slice(&file).unwrap();
+        assert_eq!(read.fresh(6..8), [7]);
+    }
 }
