@@ -91,6 +91,13 @@ async fn round<S: Sink>(sink: &Arc<S>, producers: u64, messages: u64, sum: &mut 
     Ok(())
 }
 
+/// The same grain, active: until its shard is open, tells go one by one by the directory, and an ask may
+/// overtake them there.
+pub async fn awake<S: Sink>(grain: S) -> Result<S> {
+    ensure!(grain.taken().await? == 0, "nothing was sent yet");
+    Ok(grain)
+}
+
 /// The grain with the deep mailbox.
 pub struct DeepGrain(pub Arc<Node>);
 

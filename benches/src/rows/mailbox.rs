@@ -55,7 +55,7 @@ const NAMES: [&str; 5] = ["p1_ms", "p2_ms", "p4_ms", "p8_ms", "p16_ms"];
 /// A whole node, a mailbox that holds a round.
 fn millet(size: Size) -> Result<Figures> {
     let builder = Node::builder().in_memory().grain::<Deep>();
-    with_node(builder, move |node| run(DeepGrain(node), size))
+    with_node(builder, move |node| async move { run(tells::awake(DeepGrain(node)).await?, size).await })
 }
 
 /// The swap buffer with dynamic dispatch.

@@ -49,13 +49,13 @@ const ROUNDS: u64 = 3;
 /// A whole node, a mailbox that holds a round.
 fn millet(size: Size) -> Result<Figures> {
     let builder = Node::builder().in_memory().grain::<Deep>();
-    with_node(builder, move |node| run(DeepGrain(node), size))
+    with_node(builder, move |node| async move { run(tells::awake(DeepGrain(node)).await?, size).await })
 }
 
 /// A whole node, the default mailbox.
 fn plain(size: Size) -> Result<Figures> {
     let builder = Node::builder().in_memory().grain::<Count>();
-    with_node(builder, move |node| run(PlainGrain(node), size))
+    with_node(builder, move |node| async move { run(tells::awake(PlainGrain(node)).await?, size).await })
 }
 
 /// The swap buffer with dynamic dispatch.
