@@ -180,7 +180,8 @@ impl<S: Hosted> GrainRef<S> {
     }
 
     /// Sends without waiting for a reply: at most once. `Ok` means that it was accepted here or is on its
-    /// way; what is lost later is counted and logged (R29).
+    /// way; what is lost later is counted and logged (R29). To a grain that is active here, tells and calls of
+    /// one sender come in their order; elsewhere a later call may overtake a tell.
     ///
     /// # Errors
     /// What refused it before it left: it will not run.

@@ -59,6 +59,7 @@ fn spread(mut values: Vec<f64>) -> Option<Spread> {
 /// A goal and how it stands.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Judged {
+    pub figure: String,
     pub goal: String,
     /// The figure, or its ratio to the side the goal names.
     pub value: Option<f64>,
@@ -78,7 +79,8 @@ pub fn judge(goal: &Goal, ours: Option<&Samples>, other: Option<&Samples>) -> Ju
     };
     let times = goal.of.as_ref().map(|of| format!(" x {of}")).unwrap_or_default();
     let met = value.map(|v| goal.at_least.is_none_or(|b| v >= b) && goal.at_most.is_none_or(|b| v <= b));
-    Judged { goal: format!("{} {sign} {bound}{times}", goal.figure), value, met }
+    let said = format!("{} {sign} {bound}{times}", goal.figure);
+    Judged { figure: goal.figure.clone(), goal: said, value, met }
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 //! once in small form, in the profile that tests share, and nothing is judged but whether it ends well.
 //!
 //! `rows`: what the program says it has; `passes`: the alternation; `peers`: programs of others, where they
-//! stand beside this folder; `figures`: medians and ratios; `report`: what is printed and saved; `plot`: the picture.
+//! stand beside this folder; `figures`: medians and ratios; `report`: what is printed and saved; `plot`: the
+//! picture.
 
 mod figures;
 mod passes;

@@ -154,7 +154,7 @@ impl<'a> Report<'a> {
         }
         text += "\n| row | goal | value | |\n|---|---|---|---|\n";
         for row in &self.rows {
-            for Judged { goal, value, met } in &row.goals {
+            for Judged { goal, value, met, .. } in &row.goals {
                 let met = met.map_or("not judged", |met| if met { "met" } else { "missed" });
                 let value = value.map(short).unwrap_or_default();
                 text += &format!("| {} | {goal} | {value} | {met} |\n", row.name);
@@ -204,9 +204,9 @@ impl<'a> RowReport<'a> {
     /// The figures that goals look at, in their order.
     fn judged(&self) -> Vec<&str> {
         let mut names: Vec<&str> = Vec::new();
-        for figure in self.goals.iter().filter_map(|goal| goal.goal.split(' ').next()) {
-            if !names.contains(&figure) {
-                names.push(figure);
+        for goal in &self.goals {
+            if !names.contains(&goal.figure.as_str()) {
+                names.push(&goal.figure);
             }
         }
         names
@@ -226,7 +226,7 @@ impl<'a> RowReport<'a> {
                 );
             }
         }
-        for Judged { goal, value, met } in &self.goals {
+        for Judged { goal, value, met, .. } in &self.goals {
             let (value, word) = match (value, met) {
                 (Some(value), Some(true)) => (short(*value), "met"),
                 (Some(value), _) => (short(*value), "MISSED"),
