@@ -7,20 +7,29 @@ use std::{fmt, sync::Arc};
 use crate::{error::ErrorKind, limits};
 
 /// The name a grain type declares, such as `realm.Player`. Cheap to clone.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(
     feature = "serde",
     derive(serde::Serialize, serde::Deserialize),
     serde(try_from = "String", into = "String")
 )]
-pub struct GrainType(Arc<str>);
+pub struct GrainType {
+    name: Arc<str>,
+    id: u64,
+}
+
+impl std::hash::Hash for GrainType {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        state.write_u64(self.id);
+    }
+}
 
 impl GrainType {
     /// Checks and interns a name: 1 to 128 bytes of ASCII letters, digits, `_`, `.` and `-`.
     pub fn new(name: &str) -> Result<Self, ErrorKind> {
         let fits = !name.is_empty() && name.len() <= limits::TYPE_NAME_BYTES;
         if fits && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-')) {
-            Ok(Self(name.into()))
+            Ok(Self { name: name.into(), id: crate::hash::type_id(name) })
         } else {
             Err(ErrorKind::NoSuchGrain { ty: name.chars().take(64).collect(), known: String::new() })
         }
@@ -28,12 +37,12 @@ impl GrainType {
 
     /// The declared name.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.name
     }
 
     /// The number that stands for this type in hashes; fixed for ever (xxh3-64 of the name).
     pub fn id(&self) -> u64 {
-        crate::hash::type_id(&self.0)
+        self.id
     }
 }
 
@@ -45,18 +54,18 @@ impl TryFrom<String> for GrainType {
 }
 impl From<GrainType> for String {
     fn from(ty: GrainType) -> Self {
-        ty.0.as_ref().to_owned()
+        ty.name.as_ref().to_owned()
     }
 }
 
 impl fmt::Display for GrainType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.name)
     }
 }
 impl fmt::Debug for GrainType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.name)
     }
 }
 

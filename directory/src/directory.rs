@@ -5,7 +5,7 @@
 //! under the shard book's lock (`feed_shards`) and exchanged under the lock of its makers (`change_view`).
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering},
@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use hashbrown::HashMap;
 use millet_core::{
     Clock, GrainId, GrainType, Grant, NodeId, Revision, SessionId, SessionLease, limits,
     model::TypeDecl,

@@ -3,11 +3,9 @@
 //! Pure. [`View`] is an immutable snapshot, cheap to clone; [`View::apply`] makes the next one and never
 //! goes back in revision, reconnects included (R8, R17). Who publishes it is `directory`.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
+use hashbrown::HashMap;
 use millet_core::{
     GrainType, Grant, NodeId, Revision, SessionId, ShardId,
     control::{Rule, off},

@@ -78,7 +78,11 @@ impl Born {
     }
 }
 
+/// In this order: what senders write lies more than a cache line before what a run writes, so that a sender
+/// and a run on two cores do not take the line from each other with every message.
+#[repr(C)]
 pub(crate) struct Activation<G: Grain> {
+    pub(crate) inner: Mutex<Inner<G>>,
     pub(crate) key: Key,
     pub(crate) host: Arc<Host<G>>,
     pub(crate) born: OnceLock<Born>,
@@ -88,7 +92,6 @@ pub(crate) struct Activation<G: Grain> {
     /// When it was last called, in milliseconds since the runtime's start.
     last_used: AtomicU32,
     pub(crate) flags: AtomicU8,
-    pub(crate) inner: Mutex<Inner<G>>,
 }
 
 /// No turn is under way.
@@ -159,9 +162,9 @@ impl<G: Grain> Inner<G> {
 /// Why a mailbox did not take a message, which comes back.
 pub(crate) enum NotTaken<G: Grain> {
     /// The activation has ended: look again.
-    Gone(Parcel<G::Service>),
+    Gone(Arc<Activation<G>>, Parcel<G::Service>),
     /// The mailbox is full.
-    Full(Parcel<G::Service>),
+    Full(Arc<Activation<G>>, Parcel<G::Service>),
 }
 
 /// What is left when both lanes were looked at.
@@ -170,6 +173,8 @@ pub(crate) enum Next<G: Grain> {
     Idle,
     /// There is more to do.
     More(Box<G>),
+    /// There is nothing at the moment.
+    Nothing(Box<G>),
 }
 
 impl<G: Grain> Activation<G> {
@@ -200,16 +205,20 @@ impl<G: Grain> Activation<G> {
         GrainId::new(self.host.ty.clone(), self.key.clone())
     }
 
-    /// Takes a message: an idle activation starts to run with it, a busy one queues it.
+    /// Takes a message: an idle activation starts to run with it, a busy one queues it. `host` is its own.
     pub(crate) fn push(
-        self: &Arc<Self>,
+        self: Arc<Self>,
+        host: &Host<G>,
         parcel: Parcel<G::Service>,
         poll: FirstPoll,
     ) -> Result<(), NotTaken<G>> {
         let grain = {
             let mut inner = self.inner.lock();
             match inner.phase {
-                Phase::Gone => return Err(NotTaken::Gone(parcel)),
+                Phase::Gone => {
+                    drop(inner);
+                    return Err(NotTaken::Gone(self, parcel));
+                }
                 Phase::New => {
                     inner.go(Event::Called);
                     None
@@ -219,8 +228,9 @@ impl<G: Grain> Activation<G> {
                     inner.grain.take()
                 }
                 Phase::Claiming | Phase::Loading | Phase::Running | Phase::Draining => {
-                    if inner.queue.len() >= self.host.options.mailbox {
-                        return Err(NotTaken::Full(parcel));
+                    if inner.queue.len() >= host.options.mailbox {
+                        drop(inner);
+                        return Err(NotTaken::Full(self, parcel));
                     }
                     inner.queue.push(parcel);
                     let wake = inner.reader_wake();
@@ -232,7 +242,7 @@ impl<G: Grain> Activation<G> {
                 }
             }
         };
-        run::start(self.clone(), grain, Some(parcel), poll);
+        run::start(self, &*host.deps.spawner, grain, Some(parcel), poll);
         Ok(())
     }
 
@@ -267,7 +277,7 @@ impl<G: Grain> Activation<G> {
             inner.go(Event::Woken);
             inner.grain.take()
         };
-        run::start(self.clone(), grain, None, FirstPoll::Spawned);
+        run::start(self.clone(), &*self.host.deps.spawner, grain, None, FirstPoll::Spawned);
         true
     }
 
@@ -283,13 +293,22 @@ impl<G: Grain> Activation<G> {
         inner.cold.as_mut().map(|c| std::mem::take(&mut c.system)).unwrap_or_default()
     }
 
-    /// Fills `batch` with what has gathered, or puts the grain back if nothing has.
-    pub(crate) fn refill(&self, grain: Box<G>, batch: &mut VecDeque<Parcel<G::Service>>) -> Next<G> {
+    /// Fills `batch`, which is empty, with what has gathered, or puts the grain back if nothing has. What
+    /// gathers next does so in the memory that the last batch was in. Who would `linger` keeps the grain.
+    pub(crate) fn refill(
+        &self,
+        grain: Box<G>,
+        batch: &mut VecDeque<Parcel<G::Service>>,
+        linger: bool,
+    ) -> Next<G> {
         let mut inner = self.inner.lock();
         if self.has_system() {
             return Next::More(grain);
         }
         if inner.queue.is_empty() {
+            if linger {
+                return Next::Nothing(grain);
+            }
             inner.queue = Vec::new();
             if inner.cold.as_ref().is_some_and(|c| c.is_empty()) {
                 inner.cold = None;
@@ -298,9 +317,8 @@ impl<G: Grain> Activation<G> {
             inner.go(Event::Emptied);
             return Next::Idle;
         }
-        let taken = std::mem::take(&mut inner.queue);
-        drop(inner);
-        batch.extend(taken);
+        let emptied = std::mem::take(batch).into();
+        *batch = std::mem::replace(&mut inner.queue, emptied).into();
         Next::More(grain)
     }
 
@@ -331,7 +349,7 @@ impl<G: Grain> Activation<G> {
         if used {
             self.last_used.store(ms, Ordering::Relaxed);
         }
-        self.host.deps.counters.turn(self.born.get().map_or(0, |b| b.number));
+        self.host.deps.counters.turn();
     }
 
     /// Notes that a turn has ended, before the clock is read for the next: a caller that still sees the

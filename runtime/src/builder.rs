@@ -3,7 +3,7 @@
 use std::{
     any::{Any, TypeId},
     collections::HashMap,
-    sync::{Arc, OnceLock, atomic::AtomicU64},
+    sync::{Arc, OnceLock},
 };
 
 use millet_core::{
@@ -20,7 +20,9 @@ use crate::{
     Grain, GrainOptions, Runtime,
     deps::{Deps, Hosts},
     host::{AnyHost, Deliver, Host},
+    road::{Road, Roads},
     stats::Counters,
+    stripe::STRIPES,
     timers::Timers,
 };
 
@@ -46,7 +48,7 @@ pub struct RuntimeBuilder {
 struct Registered {
     service: ServiceInfo,
     options: GrainOptions,
-    install: fn(GrainType, GrainOptions, &Arc<Deps>, &mut Hosts),
+    install: fn(GrainType, GrainOptions, &Arc<Deps>, &mut Hosts, &mut [Roads]),
 }
 
 /// Why a runtime cannot start.
@@ -135,7 +137,7 @@ impl RuntimeBuilder {
             start: clock.boottime(),
             clock,
             request_prefix: entropy.next_u64(),
-            requests: AtomicU64::new(0),
+            requests: Default::default(),
             entropy,
             owners,
             stores: self.stores,
@@ -143,24 +145,25 @@ impl RuntimeBuilder {
             timers: timers.clone(),
             counters: Counters::default(),
             tells: Arc::new(Semaphore::new(limits::TELLS)),
-            hosts: OnceLock::new(),
+            roads: OnceLock::new(),
             foreign: Mutex::default(),
             spawner,
         });
         let mut hosts = Hosts::default();
+        let mut roads: Vec<Roads> = (0..STRIPES).map(|_| Roads::default()).collect();
         let mut services = Vec::new();
         for r in self.types {
             let ty = checked(&r, &hosts)?;
             services.push(r.service);
-            (r.install)(ty, r.options, &deps, &mut hosts);
+            (r.install)(ty, r.options, &deps, &mut hosts, &mut roads);
         }
-        let hosts = Arc::new(hosts);
-        deps.hosts.get_or_init(|| Arc::downgrade(&hosts));
+        let roads: Vec<_> = roads.into_iter().map(Arc::new).collect();
+        deps.roads.get_or_init(|| roads.iter().map(Arc::downgrade).collect());
         timers.start(&*deps.spawner);
         for host in hosts.by_name.values() {
             host.start();
         }
-        Ok(Arc::new(Runtime { deps, hosts, services }))
+        Ok(Arc::new(Runtime { deps, hosts, roads, services }))
     }
 }
 
@@ -184,10 +187,18 @@ fn checked(r: &Registered, hosts: &Hosts) -> Result<GrainType, BuildError> {
     Ok(ty)
 }
 
-fn install<G: Grain>(ty: GrainType, options: GrainOptions, deps: &Arc<Deps>, hosts: &mut Hosts) {
+fn install<G: Grain>(
+    ty: GrainType,
+    options: GrainOptions,
+    deps: &Arc<Deps>,
+    hosts: &mut Hosts,
+    roads: &mut [Roads],
+) {
     let host: Arc<Host<G>> = Host::new(ty.clone(), options, deps.clone());
     let deliver: Arc<dyn Deliver<G::Service>> = host.clone();
-    hosts.by_service.insert(TypeId::of::<G::Service>(), Box::new(deliver));
+    for stripe in roads {
+        stripe.add(Road { deps: deps.clone(), host: Some(deliver.clone()), ty: Ok(ty.clone()) });
+    }
     let host: Arc<dyn AnyHost> = host;
     hosts.by_name.insert(ty, host);
 }

@@ -1,31 +1,41 @@
-//! The activations of one grain type on this node: a sharded hash map of pointers, keyed by the same
-//! hash that spreads grains over shards.
+//! The activations of one grain type on this node: a sharded hash map of pointers.
 
 use std::sync::Arc;
 
 use hashbrown::{HashTable, hash_table::Entry};
-use millet_core::{Key, hash::key_hash};
+use millet_core::Key;
 use parking_lot::Mutex;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::{Grain, activation::Activation};
 
 /// Parts with a lock each; a sweep looks at a few at a time.
 pub(crate) const PARTS: usize = 256;
 
+/// The halves of the product with the golden ratio, one over the other: every bit of the number counts.
+fn folded(n: u64) -> u64 {
+    let (low, high) = n.carrying_mul(0x9E37_79B9_7F4A_7C15, 0);
+    low ^ high
+}
+
 type Part<G> = Mutex<HashTable<Arc<Activation<G>>>>;
 
 pub(crate) struct Catalog<G: Grain> {
-    type_id: u64,
+    seed: u64,
     parts: Box<[Part<G>]>,
 }
 
 impl<G: Grain> Catalog<G> {
-    pub(crate) fn new(type_id: u64) -> Self {
-        Self { type_id, parts: (0..PARTS).map(|_| Mutex::default()).collect() }
+    /// `seed` is random: whoever chooses keys cannot make them collide.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { seed, parts: (0..PARTS).map(|_| Mutex::default()).collect() }
     }
 
     fn hash(&self, key: &Key) -> u64 {
-        key_hash(self.type_id, key)
+        match key {
+            Key::Int(n) => folded(n ^ self.seed),
+            Key::Text(text) => xxh3_64_with_seed(text.as_bytes(), self.seed),
+        }
     }
 
     /// Neither the bits that the table probes with nor those it tags with choose the part.

@@ -75,6 +75,12 @@ impl<G: Grain> Ctx<G> {
         Self { act, head, shared, origin: OnceLock::new() }
     }
 
+    /// The same activation's next turn.
+    pub(crate) fn next(&mut self, head: Head) {
+        self.head = head;
+        self.origin.take();
+    }
+
     pub(crate) fn activation(&self) -> &Arc<Activation<G>> {
         &self.act
     }
@@ -145,7 +151,7 @@ impl<G: Grain> Ctx<G> {
     }
 
     fn reference<S: Hosted>(&self, key: Key) -> GrainRef<S> {
-        GrainRef::new(self.act.host.deps.clone(), key, Some(self.origin().clone()))
+        GrainRef::new(self.act.host.deps.road::<S>(), key, Some(self.origin().clone()))
     }
 
     fn origin(&self) -> &Arc<Origin> {
@@ -192,10 +198,12 @@ impl<G: Grain> Ctx<G> {
 
     /// Ends a shared turn: checks that its output may leave, replies. Called by generated code.
     pub async fn complete_shared<M: Method>(&self, reply: Reply<M>, result: Result<M::Res, M::Error>) {
-        let may_leave = match self.act.standing() {
-            Standing::Valid => true,
-            Standing::Frozen | Standing::Ended => Box::pin(self.act.may_leave(self.head.deadline)).await,
-        };
+        // What nobody hears does not leave.
+        let may_leave = reply.is_nobody()
+            || match self.act.standing() {
+                Standing::Valid => true,
+                Standing::Frozen | Standing::Ended => Box::pin(self.act.may_leave(self.head.deadline)).await,
+            };
         reply.send(if may_leave {
             result.map_err(CallError::App)
         } else {

@@ -20,8 +20,10 @@ use tokio::sync::Semaphore;
 
 use crate::{
     Hosted,
-    host::{AnyHost, Deliver},
+    host::AnyHost,
+    road::{Road, Roads},
     stats::Counters,
+    stripe::{Apart, STRIPES, stripe},
     timers::Timers,
 };
 
@@ -37,10 +39,11 @@ pub(crate) struct Deps {
     pub(crate) start: BootTime,
     /// Request ids made here: random half, counted half.
     pub(crate) request_prefix: u64,
-    pub(crate) requests: AtomicU64,
+    pub(crate) requests: [Apart<AtomicU64>; STRIPES],
     /// A permit per tell that may still go on its way to another node.
     pub(crate) tells: Arc<Semaphore>,
-    pub(crate) hosts: OnceLock<Weak<Hosts>>,
+    /// To the hosted types, by stripe; they end with the runtime.
+    pub(crate) roads: OnceLock<Vec<Weak<Roads>>>,
     /// Names of services called but not hosted here: one per service of the program.
     pub(crate) foreign: Mutex<HashMap<&'static str, GrainType>>,
 }
@@ -49,14 +52,6 @@ pub(crate) struct Deps {
 #[derive(Default)]
 pub(crate) struct Hosts {
     pub(crate) by_name: HashMap<GrainType, Arc<dyn AnyHost>>,
-    /// `Arc<dyn Deliver<S>>`, by the type of `S`.
-    pub(crate) by_service: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
-}
-
-impl Hosts {
-    pub(crate) fn of<S: Hosted>(&self) -> Option<Arc<dyn Deliver<S>>> {
-        self.by_service.get(&TypeId::of::<S>())?.downcast_ref::<Arc<dyn Deliver<S>>>().cloned()
-    }
 }
 
 impl Deps {
@@ -69,7 +64,9 @@ impl Deps {
 
     /// A request id for a call that no request caused.
     pub(crate) fn fresh_request(&self) -> RequestId {
-        let n = self.requests.fetch_add(1, Ordering::Relaxed);
+        let stripe = stripe();
+        let n = self.requests[stripe].0.fetch_add(1, Ordering::Relaxed);
+        let n = n.wrapping_mul(STRIPES as u64) | stripe as u64;
         RequestId((u128::from(self.request_prefix) << 64) | u128::from(n))
     }
 
@@ -83,7 +80,10 @@ impl Deps {
         Ok(ty)
     }
 
-    pub(crate) fn host_of<S: Hosted>(&self) -> Option<Arc<dyn Deliver<S>>> {
-        self.hosts.get()?.upgrade()?.of::<S>()
+    /// The road to the grains of a service, hosted here or not.
+    pub(crate) fn road<S: Hosted>(self: &Arc<Self>) -> Arc<Road<S>> {
+        let hosted = || self.roads.get()?[stripe()].upgrade()?.of::<S>();
+        let foreign = || Arc::new(Road { deps: self.clone(), host: None, ty: self.foreign_type::<S>() });
+        hosted().unwrap_or_else(foreign)
     }
 }

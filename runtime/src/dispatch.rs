@@ -52,7 +52,7 @@ fn accept<G: Grain>(
     let info = host
         .method(method)
         .ok_or_else(|| ErrorKind::NoSuchMethod { method: format!("{}.#{:08x}", host.ty, method.0) })?;
-    check_chain(&chain, &target, info.shared)?;
+    check_chain(&chain, (&target.ty, &target.key), info.shared)?;
     if let Some(shown) = grant
         && let Some(act) = host.catalog.find(&target.key)
         && let Some(born) = act.born.get()

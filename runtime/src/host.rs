@@ -78,7 +78,6 @@ pub(crate) type Undelivered<S> = Box<(NotDelivered, Parcel<S>)>;
 
 /// The way to grains of a service on this node, blind to the type that implements them.
 pub(crate) trait Deliver<S: Hosted>: Send + Sync {
-    fn ty(&self) -> &GrainType;
     fn deliver(
         &self,
         key: &Key,
@@ -92,7 +91,7 @@ pub(crate) trait Deliver<S: Hosted>: Send + Sync {
 impl<G: Grain> Host<G> {
     pub(crate) fn new(ty: GrainType, options: GrainOptions, deps: Arc<Deps>) -> Arc<Self> {
         let idle_ms = options.idle_after.map(|d| u32::try_from(d.as_millis()).unwrap_or(u32::MAX).max(1));
-        let catalog = Catalog::new(ty.id());
+        let catalog = Catalog::new(deps.entropy.next_u64());
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             ty,
@@ -150,13 +149,13 @@ impl<G: Grain> Host<G> {
                     Err(not) => return Err(Box::new((not, parcel))),
                 },
             };
-            match act.push(parcel, poll) {
+            match act.push(self, parcel, poll) {
                 Ok(()) => return Ok(()),
-                Err(NotTaken::Gone(back)) => {
+                Err(NotTaken::Gone(act, back)) => {
                     self.catalog.remove(&act);
                     parcel = back;
                 }
-                Err(NotTaken::Full(back)) => {
+                Err(NotTaken::Full(act, back)) => {
                     self.deps.counters.overloaded.add(1);
                     let what = format!("the mailbox of {} holds {} messages", act.id(), self.options.mailbox);
                     let kind = ErrorKind::Overloaded { retry_after: Duration::from_millis(100), what };
@@ -291,9 +290,6 @@ impl<G: Grain> Source for Host<G> {
 }
 
 impl<G: Grain> Deliver<G::Service> for Host<G> {
-    fn ty(&self) -> &GrainType {
-        &self.ty
-    }
     fn deliver(
         &self,
         key: &Key,

@@ -61,10 +61,11 @@ pub(crate) async fn birth<G: Grain>(act: &Arc<Activation<G>>) -> Result<Box<G>, 
         LoadError::Unusable(why) => Stillborn::Failed(why),
     })?;
     activate(act, &mut g).await?;
-    if act.standing() == Standing::Ended {
+    let now = host.deps.clock.boottime();
+    if act.standing_at(now) == Standing::Ended {
         return Err(Stillborn::Fenced);
     }
-    act.touch(host.deps.clock.boottime());
+    act.touch(now);
     act.go(Event::Activated);
     host.activated(&act.key);
     Ok(g)
@@ -189,7 +190,7 @@ pub(crate) fn bury<G: Grain>(
         act.host.refuse_with(parcel, PlatformError::new(kind.clone()).at(&act.id()));
     }
     if let Some(next) = next {
-        run::start(next, None, None, FirstPoll::Spawned);
+        run::start(next, &*act.host.deps.spawner, None, None, FirstPoll::Spawned);
     }
     drop(remains);
 }

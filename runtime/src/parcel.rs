@@ -3,7 +3,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use millet_core::{BootTime, Chain, ErrorKind, GrainId, PlatformError, RequestId, limits};
+use millet_core::{BootTime, Chain, ErrorKind, GrainId, GrainType, Key, PlatformError, RequestId, limits};
 
 use crate::Hosted;
 
@@ -53,8 +53,8 @@ impl<S: Hosted> Parcel<S> {
 /// How a run that a message starts gets its first poll.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum FirstPoll {
-    /// On the caller's stack, if not too deep.
-    Inline,
+    /// On the caller's stack, if not too deep; with the clock if the caller has read it just now.
+    Inline(Option<BootTime>),
     /// By the spawner: the caller is a transport, a timer, or someone else who must not run turns.
     Spawned,
 }
@@ -78,14 +78,18 @@ impl fmt::Display for Blocker {
 
 /// Refuses a call that would wait for itself: a grain that already waits in the chain may be called
 /// again only if all its frames and the new turn are shared; and chains end at [`limits::CHAIN_FRAMES`].
-pub(crate) fn check_chain(chain: &Chain, target: &GrainId, shared: bool) -> Result<(), ErrorKind> {
+pub(crate) fn check_chain(
+    chain: &Chain,
+    (ty, key): (&GrainType, &Key),
+    shared: bool,
+) -> Result<(), ErrorKind> {
     let frames = chain.frames();
-    let waits = frames.iter().any(|f| f.grain == *target && !(f.shared && shared));
+    let waits = frames.iter().any(|f| f.grain.key == *key && f.grain.ty == *ty && !(f.shared && shared));
     if !waits && frames.len() < limits::CHAIN_FRAMES {
         return Ok(());
     }
     let mut shown: String = frames.iter().map(|f| format!("{} -> ", f.grain)).collect();
-    shown += &target.to_string();
+    shown += &GrainId::new(ty.clone(), key.clone()).to_string();
     if !waits {
         shown += &format!(" (deeper than {} calls)", limits::CHAIN_FRAMES);
     }
@@ -93,17 +97,21 @@ pub(crate) fn check_chain(chain: &Chain, target: &GrainId, shared: bool) -> Resu
 }
 
 /// Whether this grain waits in the chain: a shared call that must not queue behind a waiting writer.
-pub(crate) fn is_reentrant(chain: &Chain, ty: &str, key: &millet_core::Key) -> bool {
+pub(crate) fn is_reentrant(chain: &Chain, ty: &str, key: &Key) -> bool {
     chain.frames().iter().any(|f| f.grain.key == *key && f.grain.ty.as_str() == ty)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use millet_core::{Frame, GrainType};
+    use millet_core::Frame;
 
     fn grain(n: u64) -> GrainId {
         GrainId::new(GrainType::new("t.A").expect("a good name"), n)
+    }
+
+    fn check_chain(chain: &Chain, target: &GrainId, shared: bool) -> Result<(), ErrorKind> {
+        super::check_chain(chain, (&target.ty, &target.key), shared)
     }
 
     /// Re-entry only among shared turns; the error shows the chain.

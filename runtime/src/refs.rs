@@ -11,12 +11,12 @@ use tokio::sync::oneshot;
 
 use crate::{
     Hosted, HostedMethod, Reply,
-    deps::Deps,
     dispatch::{Heard, hear, name, too_late, unanswered},
     fence::Standing,
-    host::{Activate, Deliver, NotDelivered},
+    host::{Activate, NotDelivered},
     origin::Origin,
     parcel::{Context, FirstPoll, Head, Parcel, check_chain},
+    road::Road,
     service::{Answer, bounce},
 };
 
@@ -25,10 +25,9 @@ const GRACE: Duration = Duration::from_millis(50);
 
 /// A reference to one grain of service `S`: what generated references wrap.
 pub struct GrainRef<S: Hosted> {
-    deps: Arc<Deps>,
-    host: Option<Arc<dyn Deliver<S>>>,
-    /// The grain, or why there can be none.
-    grain: Result<GrainId, ErrorKind>,
+    road: Arc<Road<S>>,
+    /// The grain's key, or why there can be no such grain.
+    key: Result<Key, ErrorKind>,
     origin: Option<Arc<Origin>>,
     limit: Duration,
     context: Vec<(String, String)>,
@@ -37,9 +36,8 @@ pub struct GrainRef<S: Hosted> {
 impl<S: Hosted> Clone for GrainRef<S> {
     fn clone(&self) -> Self {
         Self {
-            deps: self.deps.clone(),
-            host: self.host.clone(),
-            grain: self.grain.clone(),
+            road: self.road.clone(),
+            key: self.key.clone(),
             origin: self.origin.clone(),
             limit: self.limit,
             context: self.context.clone(),
@@ -48,22 +46,15 @@ impl<S: Hosted> Clone for GrainRef<S> {
 }
 
 impl<S: Hosted> GrainRef<S> {
-    pub(crate) fn new(deps: Arc<Deps>, key: Key, origin: Option<Arc<Origin>>) -> Self {
-        let host = deps.host_of::<S>();
-        let ty: Result<GrainType, ErrorKind> = match &host {
-            Some(host) => Ok(host.ty().clone()),
-            None => deps.foreign_type::<S>(),
+    pub(crate) fn new(road: Arc<Road<S>>, key: Key, origin: Option<Arc<Origin>>) -> Self {
+        let key = match &road.ty {
+            Err(kind) => Err(kind.clone()),
+            Ok(_) if key.kind() == <S as Service>::KEYS => Ok(key),
+            Ok(_) => Err(ErrorKind::BadKey {
+                why: format!("{} has keys of kind {:?}, not {key}", S::NAME, S::KEYS),
+            }),
         };
-        let grain = ty.and_then(|ty| {
-            if key.kind() == <S as Service>::KEYS {
-                Ok(GrainId::new(ty, key))
-            } else {
-                Err(ErrorKind::BadKey {
-                    why: format!("{} has keys of kind {:?}, not {key}", S::NAME, S::KEYS),
-                })
-            }
-        });
-        Self { deps, host, grain, origin, limit: limits::DEFAULT_DEADLINE, context: Vec::new() }
+        Self { road, key, origin, limit: limits::DEFAULT_DEADLINE, context: Vec::new() }
     }
 
     /// Calls made through the result end after `d` (at most [`limits::MAX_DEADLINE`], and at most what is
@@ -89,7 +80,7 @@ impl<S: Hosted> GrainRef<S> {
             Arc::new(Origin {
                 grain: o.grain.clone(),
                 deadline: BootTime::NEVER,
-                request: self.deps.fresh_request(),
+                request: self.road.deps.fresh_request(),
                 chain: millet_core::Chain(None),
                 context: o.context.clone(),
                 session: o.session,
@@ -103,7 +94,15 @@ impl<S: Hosted> GrainRef<S> {
 
     /// The grain's key; `BadKey` if it is not one of this type's.
     pub fn key(&self) -> Result<&Key, PlatformError> {
-        self.grain.as_ref().map(|g| &g.key).map_err(|kind| kind.clone().into())
+        self.key.as_ref().map_err(|kind| kind.clone().into())
+    }
+
+    /// What is called, or why it cannot be.
+    fn target(&self) -> Result<Target<'_>, PlatformError> {
+        match (&self.road.ty, &self.key) {
+            (Ok(ty), Ok(key)) => Ok(Target { ty, key }),
+            (Err(kind), _) | (_, Err(kind)) => Err(kind.clone().into()),
+        }
     }
 
     /// Calls a method and waits for its end, at the latest at the deadline.
@@ -117,30 +116,32 @@ impl<S: Hosted> GrainRef<S> {
         &self,
         args: M::Args,
     ) -> Result<M::Res, CallError<M::Error>> {
-        let grain = self.grain.as_ref().map_err(|kind| PlatformError::new(kind.clone()))?;
-        let now = self.deps.clock.boottime();
-        let head = self.head::<M>(grain, now, false).map_err(|kind| PlatformError::new(kind).at(grain))?;
+        let to = self.target()?;
+        let now = self.road.deps.clock.boottime();
+        let head = self.head::<M>(to, now, false).map_err(|kind| to.refused(kind))?;
         self.exit_check(head.deadline).await?;
-        let args = match self.call_here::<M>(grain, args, &head, now).await {
-            Ok(answer) => return answer.map_err(|e| name(e, grain)),
+        let args = match self.call_here::<M>(to, args, &head, now).await {
+            Ok(answer) => return answer.map_err(|e| name(e, &to.id())),
             Err(args) => args,
         };
-        self.call_elsewhere::<M>(grain, args, head).await.map_err(|e| name(e, grain))
+        self.call_elsewhere::<M>(to, args, head).await.map_err(|e| name(e, &to.id()))
     }
 
     /// The short road. The arguments come back where the grain is to be looked for elsewhere.
     async fn call_here<M: HostedMethod<Service = S>>(
         &self,
-        grain: &GrainId,
+        to: Target<'_>,
         args: M::Args,
         head: &Head,
         now: BootTime,
     ) -> Result<Result<M::Res, CallError<M::Error>>, M::Args> {
-        let Some(host) = &self.host else { return Err(args) };
+        let Some(host) = &self.road.host else { return Err(args) };
+        // The exit check of a call that comes from a turn may have waited since.
+        let read = self.origin.is_none().then_some(now);
         let (tx, mut rx) = oneshot::channel();
         let parcel =
             Parcel { head: head.clone(), msg: M::into_msg(args, Reply::caller(tx)), bounce: bounce::<M> };
-        if let Err(back) = host.deliver(&grain.key, parcel, FirstPoll::Inline, Activate::IfPreferred) {
+        if let Err(back) = host.deliver(to.key, parcel, FirstPoll::Inline(read), Activate::IfPreferred) {
             let (not, parcel) = *back;
             return match (not, M::from_msg(parcel.msg)) {
                 (NotDelivered::Elsewhere, Ok((args, _reply))) => Err(args),
@@ -148,10 +149,10 @@ impl<S: Hosted> GrainRef<S> {
                 (NotDelivered::Elsewhere, Err(_)) => Ok(Err(PlatformError::new(unanswered()).into())),
             };
         }
-        let heard = match hear(&self.deps, &mut rx, head.deadline).await {
+        let heard = match hear(&self.road.deps, &mut rx, head.deadline).await {
             Heard::Answer(answer) => Ok(answer),
             Heard::Nothing => Err(unanswered()),
-            Heard::Late => too_late(&mut rx, || host.blocker(&grain.key), now),
+            Heard::Late => too_late(&mut rx, || host.blocker(to.key), now),
         };
         match heard {
             Ok(Answer::Done(result)) => Ok(result),
@@ -163,15 +164,15 @@ impl<S: Hosted> GrainRef<S> {
     /// The directory's road.
     async fn call_elsewhere<M: HostedMethod<Service = S>>(
         &self,
-        grain: &GrainId,
+        to: Target<'_>,
         args: M::Args,
         head: Head,
     ) -> Result<M::Res, CallError<M::Error>> {
         let deadline = head.deadline;
-        let envelope = self.envelope::<M>(grain, &args, head).map_err(PlatformError::new)?;
+        let envelope = self.envelope::<M>(to, &args, head).map_err(PlatformError::new)?;
         drop(args);
-        let left = deadline.since(self.deps.clock.boottime()).saturating_add(GRACE);
-        match tokio::time::timeout(left, self.deps.owners.call(envelope)).await {
+        let left = deadline.since(self.road.deps.clock.boottime()).saturating_add(GRACE);
+        match tokio::time::timeout(left, self.road.deps.owners.call(envelope)).await {
             Ok(outcome) => M::decode_result(outcome),
             Err(_) => {
                 Err(PlatformError::new(ErrorKind::Unknown { why: "no reply by the deadline".into() }).into())
@@ -186,18 +187,18 @@ impl<S: Hosted> GrainRef<S> {
     /// # Errors
     /// What refused it before it left: it will not run.
     pub fn tell<M: HostedMethod<Service = S>>(&self, args: M::Args) -> Result<(), PlatformError> {
-        let grain = self.grain.as_ref().map_err(|kind| PlatformError::new(kind.clone()))?;
-        let now = self.deps.clock.boottime();
-        let head = self.head::<M>(grain, now, true).map_err(|kind| PlatformError::new(kind).at(grain))?;
+        let to = self.target()?;
+        let now = self.road.deps.clock.boottime();
+        let head = self.head::<M>(to, now, true).map_err(|kind| to.refused(kind))?;
         match self.origin.as_ref().map_or(Standing::Valid, |o| o.standing()) {
             Standing::Valid => {}
             Standing::Frozen => {
                 let what = "this node's session is frozen".into();
-                return Err(PlatformError::new(ErrorKind::Unavailable { what }).at(grain));
+                return Err(to.refused(ErrorKind::Unavailable { what }));
             }
             Standing::Ended => return Err(self.fenced()),
         }
-        let args = match &self.host {
+        let args = match &self.road.host {
             None => args,
             Some(host) => {
                 let parcel = Parcel {
@@ -205,38 +206,38 @@ impl<S: Hosted> GrainRef<S> {
                     msg: M::into_msg(args, Reply::nobody()),
                     bounce: <S as Hosted>::reject,
                 };
-                match host.deliver(&grain.key, parcel, FirstPoll::Spawned, Activate::IfPreferred) {
+                match host.deliver(to.key, parcel, FirstPoll::Spawned, Activate::IfPreferred) {
                     Ok(()) => return Ok(()),
                     Err(back) => match *back {
-                        (NotDelivered::Refused(kind), _) => return Err(PlatformError::new(kind).at(grain)),
+                        (NotDelivered::Refused(kind), _) => return Err(to.refused(kind)),
                         (NotDelivered::Elsewhere, parcel) => match M::from_msg(parcel.msg) {
                             Ok((args, _)) => args,
-                            Err(_) => return Err(PlatformError::new(unanswered()).at(grain)),
+                            Err(_) => return Err(to.refused(unanswered())),
                         },
                     },
                 }
             }
         };
-        self.envelope::<M>(grain, &args, head)
-            .and_then(|envelope| self.send_away(grain.clone(), envelope))
-            .map_err(|kind| PlatformError::new(kind).at(grain))
+        self.envelope::<M>(to, &args, head)
+            .and_then(|envelope| self.send_away(to.id(), envelope))
+            .map_err(|kind| to.refused(kind))
     }
 
     /// A task per tell that is on its way, so many and no more (G6): nobody waits for one, so nothing else
     /// slows its sender down.
     fn send_away(&self, grain: GrainId, envelope: Envelope) -> Result<(), ErrorKind> {
-        let Ok(place) = self.deps.tells.clone().try_acquire_owned() else {
-            self.deps.counters.overloaded.add(1);
+        let deps = &self.road.deps;
+        let Ok(place) = deps.tells.clone().try_acquire_owned() else {
+            deps.counters.overloaded.add(1);
             let what = format!("{} tells are on their way to other nodes", limits::TELLS);
             return Err(ErrorKind::Overloaded { retry_after: Duration::from_millis(100), what });
         };
-        let deps = self.deps.clone();
-        let sent = self.deps.owners.call(envelope);
-        self.deps.spawner.spawn(
+        let (sent, mine) = (deps.owners.call(envelope), deps.clone());
+        deps.spawner.spawn(
             "tell",
             Box::pin(async move {
                 if let Err(error) = sent.await {
-                    deps.counters.tells_lost.add(1);
+                    mine.counters.tells_lost.add(1);
                     tracing::warn!(%grain, %error, "tell lost");
                 }
                 drop(place);
@@ -248,14 +249,14 @@ impl<S: Hosted> GrainRef<S> {
     /// What rides along: deadline, request, chain, context. Refuses cycles and too much context.
     fn head<M: HostedMethod<Service = S>>(
         &self,
-        grain: &GrainId,
+        to: Target<'_>,
         now: BootTime,
         one_way: bool,
     ) -> Result<Head, ErrorKind> {
         let own = now.after(self.limit);
         let Some(origin) = &self.origin else {
             let context = merged(None, &self.context)?;
-            let request = self.deps.fresh_request();
+            let request = self.road.deps.fresh_request();
             return Ok(Head { deadline: own, request, chain: millet_core::Chain(None), context, one_way });
         };
         let context = merged(origin.context.as_ref(), &self.context)?;
@@ -264,7 +265,7 @@ impl<S: Hosted> GrainRef<S> {
             let request = origin.next_request();
             return Ok(Head { deadline: own, request, chain: millet_core::Chain(None), context, one_way });
         }
-        check_chain(&origin.chain, grain, M::INFO.shared)?;
+        check_chain(&origin.chain, (to.ty, to.key), M::INFO.shared)?;
         let deadline = own.min(origin.deadline);
         if deadline <= now {
             return Err(ErrorKind::DeadlineExceeded { blocker: None });
@@ -291,12 +292,12 @@ impl<S: Hosted> GrainRef<S> {
 
     fn envelope<M: HostedMethod<Service = S>>(
         &self,
-        grain: &GrainId,
+        to: Target<'_>,
         args: &M::Args,
         head: Head,
     ) -> Result<Envelope, ErrorKind> {
         Ok(Envelope {
-            target: grain.clone(),
+            target: to.id(),
             method: M::INFO.id,
             args: M::encode_args(args)?,
             request: head.request,
@@ -307,6 +308,22 @@ impl<S: Hosted> GrainRef<S> {
             one_way: head.one_way,
             context: head.context.unwrap_or_default(),
         })
+    }
+}
+
+/// A grain, as far as a call needs it: its name is put together only to be said.
+#[derive(Clone, Copy)]
+struct Target<'a> {
+    ty: &'a GrainType,
+    key: &'a Key,
+}
+
+impl Target<'_> {
+    fn id(self) -> GrainId {
+        GrainId::new(self.ty.clone(), self.key.clone())
+    }
+    fn refused(self, kind: ErrorKind) -> PlatformError {
+        PlatformError::new(kind).at(&self.id())
     }
 }
 

@@ -13,9 +13,10 @@ use std::{
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use millet_core::{
-    BootTime, ErrorKind, MethodId, PlatformError,
+    BootTime, ErrorKind, MethodId, PlatformError, RequestId,
     control::{Rule, off},
     limits,
+    world::Spawner,
 };
 
 use crate::{
@@ -41,14 +42,18 @@ thread_local! {
 /// Starts a run. Its first poll may happen here; whatever is not ready then goes to the spawner.
 pub(crate) fn start<G: Grain>(
     act: Arc<Activation<G>>,
+    spawner: &dyn Spawner,
     grain: Option<Box<G>>,
     first: Option<Parcel<G::Service>>,
     poll: FirstPoll,
 ) {
-    let host = act.clone();
-    let mut run = Box::pin(run(act, grain, first));
     let depth = DEPTH.get();
-    if poll == FirstPoll::Inline && depth < limits::INLINE_DEPTH {
+    let (inline, read) = match poll {
+        FirstPoll::Inline(read) if depth < limits::INLINE_DEPTH => (true, read),
+        FirstPoll::Inline(_) | FirstPoll::Spawned => (false, None),
+    };
+    let mut run = Box::pin(run(act, grain, first, read));
+    if inline {
         DEPTH.set(depth + 1);
         let polled = run.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         DEPTH.set(depth);
@@ -56,41 +61,52 @@ pub(crate) fn start<G: Grain>(
             return;
         }
     }
-    host.host.deps.spawner.spawn("grain-run", run);
+    spawner.spawn("grain-run", run);
 }
 
 async fn run<G: Grain>(
     act: Arc<Activation<G>>,
     grain: Option<Box<G>>,
     mut first: Option<Parcel<G::Service>>,
+    read: Option<BootTime>,
 ) {
-    let mut g = match grain {
-        Some(g) => g,
+    let (mut g, mut read) = match grain {
+        Some(g) => (g, read),
         None => match Box::pin(life::birth(&act)).await {
-            Ok(g) => g,
+            Ok(g) => (g, None),
             Err(end) => return Box::pin(life::stillborn(&act, first, end)).await,
         },
     };
+    let mut ctx = Ctx::new(act, Head::background(BootTime(0), RequestId(0)), false);
     let mut batch = Batch::<G>::new();
     let mut last = LastTurn::default();
     let mut budget = limits::TURN_BUDGET;
+    let mut streaming = false;
     let end = loop {
-        if act.has_system()
-            && let Err(end) = Box::pin(system_lane(&act, &mut g)).await
-        {
-            break end;
+        let act = ctx.activation();
+        if act.has_system() {
+            read = None;
+            if let Err(end) = Box::pin(system_lane(act, &mut g)).await {
+                break end;
+            }
         }
         let Some(parcel) = first.take().or_else(|| batch.pop_front()) else {
             if act.wants_to_quit() && act.may_be_collected(0, 0) {
                 break EndReason::Requested;
             }
-            match act.refill(g, &mut batch) {
+            match act.refill(g, &mut batch, streaming) {
                 Next::Idle => return,
-                Next::More(back) => g = back,
+                Next::More(back) => (g, streaming) = (back, true),
+                Next::Nothing(back) => {
+                    // Whoever sends one message after the other is sending the next: going to sleep and being
+                    // woken for it costs more than its turn.
+                    (g, streaming) = (back, false);
+                    tokio::task::yield_now().await;
+                }
             }
             continue;
         };
-        let (parcel, now) = match admit(&act, parcel, &last) {
+        let (parcel, now) = match admit(act, parcel, &last, read.take()) {
             Admitted::Yes(parcel, now) => (parcel, now),
             Admitted::Answered => continue,
             Admitted::End(end, parcel) => {
@@ -102,10 +118,10 @@ async fn run<G: Grain>(
         act.mark_turn(info.id, now, true);
         last = LastTurn(Some((info.name, now)));
         let panicked = if info.shared {
-            readers(&act, &g, parcel, &mut batch).await
+            readers(act, &g, parcel, &mut batch).await
         } else {
             let deadline = parcel.head.deadline;
-            let ctx = Ctx::new(act.clone(), parcel.head, false);
+            ctx.next(parcel.head);
             // Pinned here once: what either branch awaits is a reference.
             let turn = std::pin::pin!(caught(G::Service::write(&mut g, &ctx, parcel.msg)));
             let ended =
@@ -113,11 +129,12 @@ async fn run<G: Grain>(
             match ended {
                 Ok(()) => false,
                 Err(panic) => {
-                    answer_panic(&act, panic, info.name);
+                    answer_panic(ctx.activation(), panic, info.name);
                     true
                 }
             }
         };
+        let act = ctx.activation();
         act.between_turns();
         if panicked {
             break EndReason::Panicked;
@@ -134,7 +151,7 @@ async fn run<G: Grain>(
     if let Some(parcel) = first {
         batch.push_front(parcel);
     }
-    Box::pin(life::finish(&act, g, end, batch)).await;
+    Box::pin(life::finish(ctx.activation(), g, end, batch)).await;
 }
 
 /// A turn that ends with its caller, half-way: what the control `OwnTurn` does without the rule.
@@ -158,9 +175,14 @@ enum Admitted<G: Grain> {
     End(EndReason, Parcel<G::Service>),
 }
 
-/// The entry check: held, session valid, deadline not past.
-fn admit<G: Grain>(act: &Activation<G>, parcel: Parcel<G::Service>, last: &LastTurn) -> Admitted<G> {
-    let now = act.host.deps.clock.boottime();
+/// The entry check: held, session valid, deadline not past. `read`: the clock, if it was read just now.
+fn admit<G: Grain>(
+    act: &Activation<G>,
+    parcel: Parcel<G::Service>,
+    last: &LastTurn,
+    read: Option<BootTime>,
+) -> Admitted<G> {
+    let now = read.unwrap_or_else(|| act.host.deps.clock.boottime());
     match act.standing_at(now) {
         Standing::Valid => {}
         Standing::Ended => return Admitted::End(lost(act), parcel),
@@ -255,7 +277,7 @@ fn join<G: Grain>(
         }
         let mut admitted = Vec::with_capacity(taken.len());
         while let Some(parcel) = taken.next() {
-            match admit(act, parcel, &LastTurn::default()) {
+            match admit(act, parcel, &LastTurn::default(), None) {
                 Admitted::Yes(parcel, now) => {
                     act.mark_turn(G::Service::info(&parcel.msg).id, now, true);
                     admitted.push(parcel);

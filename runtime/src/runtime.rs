@@ -1,6 +1,6 @@
 //! The grains of one node: what the directory asks of them, and references from outside of any grain.
 
-use std::{any::TypeId, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use millet_core::{
     BootTime, BoxFuture, Call, Caller, Envelope, ErrorKind, GrainId, GrainType, Grant, Key, Outcome,
@@ -14,19 +14,24 @@ use crate::{
     activation::EndGuard,
     deps::{Deps, Hosts},
     dispatch::failed,
+    road::Roads,
+    stripe::stripe,
 };
 
 /// The grains of one node. Dropping it lets go of every activation, without saving.
 pub struct Runtime {
     pub(crate) deps: Arc<Deps>,
-    pub(crate) hosts: Arc<Hosts>,
+    pub(crate) hosts: Hosts,
+    /// By stripe.
+    pub(crate) roads: Vec<Arc<Roads>>,
     pub(crate) services: Vec<ServiceInfo>,
 }
 
 impl Runtime {
     /// A reference to a grain, from outside of any grain. Default deadline, new request per call.
     pub fn get<S: Hosted>(&self, key: impl Into<Key>) -> S::Ref {
-        GrainRef::<S>::new(self.deps.clone(), key.into(), None).into()
+        let road = self.roads[stripe()].of::<S>().unwrap_or_else(|| self.deps.road::<S>());
+        GrainRef::new(road, key.into(), None).into()
     }
 
     /// What this runtime has done so far.
@@ -49,7 +54,7 @@ impl Runtime {
 
     /// Whether grains of this service are hosted here.
     pub fn hosts<S: Hosted>(&self) -> bool {
-        self.hosts.by_service.contains_key(&TypeId::of::<S>())
+        self.roads[0].has::<S>()
     }
 }
 

@@ -2,16 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Stripes of the one counter that every turn touches.
-const STRIPES: usize = 16;
-
-#[derive(Default)]
-#[repr(align(64))]
-struct Stripe(AtomicU64);
+use crate::stripe::{Apart, STRIPES, stripe};
 
 #[derive(Default)]
 pub(crate) struct Counters {
-    turns: [Stripe; STRIPES],
+    turns: [Apart<AtomicU64>; STRIPES],
     pub(crate) fenced_outputs: Counter,
     pub(crate) expired: Counter,
     pub(crate) overloaded: Counter,
@@ -26,8 +21,8 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    pub(crate) fn turn(&self, stripe: u32) {
-        self.turns[stripe as usize % STRIPES].0.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn turn(&self) {
+        self.turns[stripe()].0.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn read(&self, activations: u64, quarantined: u64) -> RuntimeStats {

@@ -51,6 +51,35 @@ async fn held<K: Kind>(bench: &Bench) -> (JoinHandle<Heard>, Arc<Notify>) {
     (turn, release)
 }
 
+/// R14: ids are drawn in copies of a counter, one for some threads each: no two calls have the same.
+#[test]
+fn r14_calls_of_many_threads_have_ids_of_their_own() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads");
+    let entered = runtime.enter();
+    let bench = Bench::of::<A>();
+    let seen = Arc::new(parking_lot::Mutex::new(std::collections::HashSet::new()));
+    std::thread::scope(|threads| {
+        for thread in 0..40 {
+            let (seen, grain, handle) = (seen.clone(), bench.get::<A>(thread), runtime.handle().clone());
+            threads.spawn(move || {
+                for _ in 0..50 {
+                    let seen = seen.clone();
+                    let call = grain.run(move |_, ctx| {
+                        let id = ctx.request_id();
+                        boxed(async move {
+                            seen.lock().insert(id);
+                            Ok(0)
+                        })
+                    });
+                    handle.block_on(call).expect("runs");
+                }
+            });
+        }
+    });
+    assert_eq!(seen.lock().len(), 40 * 50);
+    drop(entered);
+}
+
 /// Exclusive turns never interleave: a read-modify-write over an await is exact under many senders.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn exclusive_turns_are_exact_under_many_senders() {
