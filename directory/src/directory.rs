@@ -5,7 +5,7 @@
 //! under the shard book's lock (`feed_shards`) and exchanged under the lock of its makers (`change_view`).
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering},
@@ -286,7 +286,9 @@ impl Directory {
         let effects: Vec<ShardEffect> = {
             let mut book = self.shards.write();
             let view = self.view();
-            keys.iter().flat_map(|key| book.row(key, view.shard(&key.0, key.1))).collect()
+            // In an order of their own: maps give another one in every process, and effects are seen outside.
+            let keys: BTreeSet<_> = keys.iter().collect();
+            keys.into_iter().flat_map(|key| book.row(key, view.shard(&key.0, key.1))).collect()
         };
         self.perform_shards(effects);
     }

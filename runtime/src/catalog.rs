@@ -1,6 +1,9 @@
 //! The activations of one grain type on this node: a sharded hash map of pointers.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use hashbrown::{HashTable, hash_table::Entry};
 use millet_core::Key;
@@ -22,13 +25,14 @@ type Part<G> = Mutex<HashTable<Arc<Activation<G>>>>;
 
 pub(crate) struct Catalog<G: Grain> {
     seed: u64,
+    closed: AtomicBool,
     parts: Box<[Part<G>]>,
 }
 
 impl<G: Grain> Catalog<G> {
     /// `seed` is random: whoever chooses keys cannot make them collide.
     pub(crate) fn new(seed: u64) -> Self {
-        Self { seed, parts: (0..PARTS).map(|_| Mutex::default()).collect() }
+        Self { seed, closed: AtomicBool::new(false), parts: (0..PARTS).map(|_| Mutex::default()).collect() }
     }
 
     fn hash(&self, key: &Key) -> u64 {
@@ -48,16 +52,22 @@ impl<G: Grain> Catalog<G> {
         self.part(hash).lock().find(hash, |a| a.key == *key).cloned()
     }
 
-    /// The activation of this key, made by `make` if there is none: there is never a second (R12).
-    pub(crate) fn find_or(&self, key: &Key, make: impl FnOnce() -> Activation<G>) -> Arc<Activation<G>> {
+    /// The activation of this key, made by `make` if there is none: there is never a second (R12). `None`:
+    /// none is made any more.
+    pub(crate) fn find_or(
+        &self,
+        key: &Key,
+        make: impl FnOnce() -> Activation<G>,
+    ) -> Option<Arc<Activation<G>>> {
         let hash = self.hash(key);
         let mut part = self.part(hash).lock();
         match part.entry(hash, |a| a.key == *key, |a| self.hash(&a.key)) {
-            Entry::Occupied(e) => e.get().clone(),
+            Entry::Occupied(e) => Some(e.get().clone()),
+            Entry::Vacant(_) if self.closed.load(Ordering::Acquire) => None,
             Entry::Vacant(e) => {
                 let made = Arc::new(make());
                 e.insert(made.clone());
-                made
+                Some(made)
             }
         }
     }
@@ -108,8 +118,10 @@ impl<G: Grain> Catalog<G> {
         self.parts[part % PARTS].lock().iter().filter(|a| wanted(a)).take(limit).cloned().collect()
     }
 
-    /// Lets go of everything.
+    /// Lets go of everything, for good: references outlive their runtime, and a second activation would run
+    /// beside the turns that are still under way.
     pub(crate) fn clear(&self) {
+        self.closed.store(true, Ordering::Release);
         for part in &self.parts {
             let all = std::mem::take(&mut *part.lock());
             drop(all);

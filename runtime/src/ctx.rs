@@ -198,12 +198,10 @@ impl<G: Grain> Ctx<G> {
 
     /// Ends a shared turn: checks that its output may leave, replies. Called by generated code.
     pub async fn complete_shared<M: Method>(&self, reply: Reply<M>, result: Result<M::Res, M::Error>) {
-        // What nobody hears does not leave.
-        let may_leave = reply.is_nobody()
-            || match self.act.standing() {
-                Standing::Valid => true,
-                Standing::Frozen | Standing::Ended => Box::pin(self.act.may_leave(self.head.deadline)).await,
-            };
+        let may_leave = match self.act.standing() {
+            Standing::Valid => true,
+            Standing::Frozen | Standing::Ended => Box::pin(self.act.may_leave(self.head.deadline)).await,
+        };
         reply.send(if may_leave {
             result.map_err(CallError::App)
         } else {

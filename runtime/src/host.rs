@@ -172,12 +172,11 @@ impl<G: Grain> Host<G> {
             return Err(NotDelivered::Elsewhere);
         }
         self.may_activate(key).map_err(NotDelivered::Refused)?;
-        let Some(me) = self.me.upgrade() else {
-            return Err(NotDelivered::Refused(ErrorKind::Unavailable {
-                what: "this runtime has stopped".into(),
-            }));
-        };
-        Ok(self.catalog.find_or(key, || Activation::new(key.clone(), me)))
+        let made =
+            self.me.upgrade().and_then(|me| self.catalog.find_or(key, || Activation::new(key.clone(), me)));
+        made.ok_or_else(|| {
+            NotDelivered::Refused(ErrorKind::Unavailable { what: "this runtime has stopped".into() })
+        })
     }
 
     // ------------------------------------------------------------ trouble

@@ -53,8 +53,8 @@ impl<S: Hosted> Parcel<S> {
 /// How a run that a message starts gets its first poll.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum FirstPoll {
-    /// On the caller's stack, if not too deep; with the clock if the caller has read it just now.
-    Inline(Option<BootTime>),
+    /// On the caller's stack, if not too deep.
+    Inline,
     /// By the spawner: the caller is a transport, a timer, or someone else who must not run turns.
     Spawned,
 }

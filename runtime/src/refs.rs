@@ -136,12 +136,10 @@ impl<S: Hosted> GrainRef<S> {
         now: BootTime,
     ) -> Result<Result<M::Res, CallError<M::Error>>, M::Args> {
         let Some(host) = &self.road.host else { return Err(args) };
-        // The exit check of a call that comes from a turn may have waited since.
-        let read = self.origin.is_none().then_some(now);
         let (tx, mut rx) = oneshot::channel();
         let parcel =
             Parcel { head: head.clone(), msg: M::into_msg(args, Reply::caller(tx)), bounce: bounce::<M> };
-        if let Err(back) = host.deliver(to.key, parcel, FirstPoll::Inline(read), Activate::IfPreferred) {
+        if let Err(back) = host.deliver(to.key, parcel, FirstPoll::Inline, Activate::IfPreferred) {
             let (not, parcel) = *back;
             return match (not, M::from_msg(parcel.msg)) {
                 (NotDelivered::Elsewhere, Ok((args, _reply))) => Err(args),

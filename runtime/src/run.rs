@@ -47,13 +47,9 @@ pub(crate) fn start<G: Grain>(
     first: Option<Parcel<G::Service>>,
     poll: FirstPoll,
 ) {
+    let mut run = Box::pin(run(act, grain, first));
     let depth = DEPTH.get();
-    let (inline, read) = match poll {
-        FirstPoll::Inline(read) if depth < limits::INLINE_DEPTH => (true, read),
-        FirstPoll::Inline(_) | FirstPoll::Spawned => (false, None),
-    };
-    let mut run = Box::pin(run(act, grain, first, read));
-    if inline {
+    if poll == FirstPoll::Inline && depth < limits::INLINE_DEPTH {
         DEPTH.set(depth + 1);
         let polled = run.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         DEPTH.set(depth);
@@ -68,12 +64,11 @@ async fn run<G: Grain>(
     act: Arc<Activation<G>>,
     grain: Option<Box<G>>,
     mut first: Option<Parcel<G::Service>>,
-    read: Option<BootTime>,
 ) {
-    let (mut g, mut read) = match grain {
-        Some(g) => (g, read),
+    let mut g = match grain {
+        Some(g) => g,
         None => match Box::pin(life::birth(&act)).await {
-            Ok(g) => (g, None),
+            Ok(g) => g,
             Err(end) => return Box::pin(life::stillborn(&act, first, end)).await,
         },
     };
@@ -81,32 +76,31 @@ async fn run<G: Grain>(
     let mut batch = Batch::<G>::new();
     let mut last = LastTurn::default();
     let mut budget = limits::TURN_BUDGET;
-    let mut streaming = false;
+    let mut told = false;
     let end = loop {
         let act = ctx.activation();
-        if act.has_system() {
-            read = None;
-            if let Err(end) = Box::pin(system_lane(act, &mut g)).await {
-                break end;
-            }
+        if act.has_system()
+            && let Err(end) = Box::pin(system_lane(act, &mut g)).await
+        {
+            break end;
         }
         let Some(parcel) = first.take().or_else(|| batch.pop_front()) else {
             if act.wants_to_quit() && act.may_be_collected(0, 0) {
                 break EndReason::Requested;
             }
-            match act.refill(g, &mut batch, streaming) {
+            match act.refill(g, &mut batch, told) {
                 Next::Idle => return,
-                Next::More(back) => (g, streaming) = (back, true),
+                Next::More(back) => g = back,
                 Next::Nothing(back) => {
-                    // Whoever sends one message after the other is sending the next: going to sleep and being
+                    // Whoever tells one thing after the other is telling the next: going to sleep and being
                     // woken for it costs more than its turn.
-                    (g, streaming) = (back, false);
-                    tokio::task::yield_now().await;
+                    (g, told) = (back, false);
+                    once_more().await;
                 }
             }
             continue;
         };
-        let (parcel, now) = match admit(act, parcel, &last, read.take()) {
+        let (parcel, now) = match admit(act, parcel, &last) {
             Admitted::Yes(parcel, now) => (parcel, now),
             Admitted::Answered => continue,
             Admitted::End(end, parcel) => {
@@ -116,6 +110,8 @@ async fn run<G: Grain>(
         };
         let info = G::Service::info(&parcel.msg);
         act.mark_turn(info.id, now, true);
+        // Not of the message that began the run: one alone is no stream.
+        told = parcel.head.one_way && last.0.is_some();
         last = LastTurn(Some((info.name, now)));
         let panicked = if info.shared {
             readers(act, &g, parcel, &mut batch).await
@@ -154,6 +150,19 @@ async fn run<G: Grain>(
     Box::pin(life::finish(ctx.activation(), g, end, batch)).await;
 }
 
+/// Lets other tasks of this worker go first. Unlike tokio's `yield_now`, any worker may go on with it.
+async fn once_more() {
+    let mut asked = false;
+    poll_fn(|cx| match std::mem::replace(&mut asked, true) {
+        true => Poll::Ready(()),
+        false => {
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await;
+}
+
 /// A turn that ends with its caller, half-way: what the control `OwnTurn` does without the rule.
 async fn callers_own<E>(
     left: std::time::Duration,
@@ -175,14 +184,9 @@ enum Admitted<G: Grain> {
     End(EndReason, Parcel<G::Service>),
 }
 
-/// The entry check: held, session valid, deadline not past. `read`: the clock, if it was read just now.
-fn admit<G: Grain>(
-    act: &Activation<G>,
-    parcel: Parcel<G::Service>,
-    last: &LastTurn,
-    read: Option<BootTime>,
-) -> Admitted<G> {
-    let now = read.unwrap_or_else(|| act.host.deps.clock.boottime());
+/// The entry check: held, session valid, deadline not past.
+fn admit<G: Grain>(act: &Activation<G>, parcel: Parcel<G::Service>, last: &LastTurn) -> Admitted<G> {
+    let now = act.host.deps.clock.boottime();
     match act.standing_at(now) {
         Standing::Valid => {}
         Standing::Ended => return Admitted::End(lost(act), parcel),
@@ -277,7 +281,7 @@ fn join<G: Grain>(
         }
         let mut admitted = Vec::with_capacity(taken.len());
         while let Some(parcel) = taken.next() {
-            match admit(act, parcel, &LastTurn::default(), None) {
+            match admit(act, parcel, &LastTurn::default()) {
                 Admitted::Yes(parcel, now) => {
                     act.mark_turn(G::Service::info(&parcel.msg).id, now, true);
                     admitted.push(parcel);

@@ -113,11 +113,6 @@ impl<M: Method> Reply<M> {
         }
     }
 
-    /// Whether it is a tell's.
-    pub(crate) fn is_nobody(&self) -> bool {
-        matches!(self.0, ReplyTo::Nobody)
-    }
-
     fn take(&mut self) -> ReplyTo<M> {
         std::mem::replace(&mut self.0, ReplyTo::Nobody)
     }

@@ -455,3 +455,22 @@ async fn a_dropped_runtime_frees_its_grains() {
     until_async("the runtime is gone", async || runtime.strong_count() == 0, LONG).await;
     until_async("its grains are gone", async || Arc::strong_count(&hooks) == 1, LONG).await;
 }
+
+/// R12: a reference outlives its runtime, and a turn is still under way: the grain is not activated beside it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r12_a_dropped_runtime_makes_no_activation_for_who_still_holds_a_reference() {
+    let bench = Bench::of::<A>();
+    let (release, caller) = hold::<A>(&bench, 1).await;
+    let (grain, hooks) = (bench.get::<A>(1), bench.hooks.clone());
+    let runtime = Arc::downgrade(&bench.runtime);
+    drop(bench);
+    until_async("the runtime is gone", async || runtime.strong_count() == 0, LONG).await;
+    let heard = kind(grain.add(1).await);
+    assert!(matches!(heard, ErrorKind::Unavailable { .. }), "{heard:?}");
+    assert_eq!(hooks.activations.load(std::sync::atomic::Ordering::SeqCst), 1);
+    release.notify_one();
+    // It ends with nobody to end it for; what it answers is not looked at.
+    let _ = caller.await;
+    drop(grain);
+    until_async("its grains are gone", async || Arc::strong_count(&hooks) == 1, LONG).await;
+}
