@@ -3,7 +3,6 @@
 //! the answers are lost.
 
 use std::{
-    future::poll_fn,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll, Waker},
@@ -318,7 +317,7 @@ impl Reader {
                 Some(first) = running.next(), if !running.is_empty() => {
                     ended.push(first);
                     // Who ends at the same time is answered with it.
-                    once_more().await;
+                    tokio::task::yield_now().await;
                     while ended.len() < FRAME_MESSAGES
                         && let Some(Some(next)) = running.next().now_or_never()
                     {
@@ -414,17 +413,4 @@ fn sayable(outcome: Outcome) -> Outcome {
     // The turn ran; what it said cannot be said.
     let why = format!("a result of {size} bytes is over the limit of {} bytes", limits::MESSAGE_BYTES);
     Err(PlatformError::new(ErrorKind::Unknown { why }).into())
-}
-
-/// Lets other tasks of this thread go first.
-async fn once_more() {
-    let mut asked = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut asked, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
