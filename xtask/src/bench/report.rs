@@ -33,10 +33,7 @@ pub struct Machine {
 impl Machine {
     /// Looks; warns where others are at work.
     pub fn look(root: &Path, profile: &str) -> Result<Self> {
-        let said = |program: &str, args: &[&str]| -> String {
-            let out = Command::new(program).args(args).current_dir(root).output();
-            out.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default()
-        };
+        let said = |program: &str, args: &[&str]| said(root, program, args);
         let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let cpu = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
         let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
@@ -58,6 +55,12 @@ impl Machine {
         }
         Ok(machine)
     }
+}
+
+/// What a program says in this folder; nothing if it cannot be run.
+pub fn said(root: &Path, program: &str, args: &[&str]) -> String {
+    let out = Command::new(program).args(args).current_dir(root).output();
+    out.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default()
 }
 
 /// The whole result.
