@@ -14,7 +14,11 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::{passes::bounded, report::said, rows::is_installed};
+use super::{
+    passes::bounded,
+    report::{commit, said},
+    rows::is_installed,
+};
 
 /// Under valgrind the start alone takes seconds.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -120,7 +124,7 @@ impl Taken {
             rustc: said(root, "rustc", &["--version"]),
             arch: std::env::consts::ARCH.into(),
             date: said(root, "date", &["-u", "+%Y-%m-%d"]),
-            commit: said(root, "git", &["rev-parse", "--short", "HEAD"]),
+            commit: commit(root),
             incremental,
             ops,
             instructions: BTreeMap::new(),

@@ -41,6 +41,8 @@ pub fn is_installed(program: &str) -> bool {
 #[derive(Clone, Deserialize)]
 pub struct Goal {
     pub figure: String,
+    /// The side whose figure it is; none: the first.
+    pub by: Option<String>,
     pub of: Option<String>,
     pub at_least: Option<f64>,
     pub at_most: Option<f64>,
