@@ -2,9 +2,10 @@
 //! row per process; a figure can be had by hand with `cargo run --release -p millet-benches -- run ROW SIDE`.
 //!
 //! `row`: what a row is; `rows`: the table, one file each; `floors`: what ours is compared with; `drive` and
-//! `tells`: the loops that all sides share; `child`, `host`: other processes. `counts`: single operations whose
+//! `tells`: the loops that all sides share; `bare`: a mailbox alone; `child`, `host`: other processes. `counts`: single operations whose
 //! instructions are counted, not timed.
 
+mod bare;
 mod child;
 mod counter;
 mod counts;
@@ -100,9 +101,10 @@ mod tests {
             assert!(names.insert(row.name), "{} twice", row.name);
             let listed = serde_json::to_value(row).unwrap();
             for goal in listed["goals"].as_array().unwrap() {
-                let Some(of) = goal["of"].as_str() else { continue };
-                let known = row.sides.iter().any(|s| s.name == of) || row.peers.iter().any(|p| p.name == of);
-                assert!(known, "{}: a goal names {of:?}", row.name);
+                for of in [&goal["of"], &goal["by"]].into_iter().filter_map(|name| name.as_str()) {
+                    let mut known = row.sides.iter().map(|s| s.name).chain(row.peers.iter().map(|p| p.name));
+                    assert!(known.any(|name| name == of), "{}: a goal names {of:?}", row.name);
+                }
             }
         }
     }

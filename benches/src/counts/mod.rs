@@ -8,6 +8,7 @@ mod ask;
 mod envelope;
 mod hash;
 mod lease;
+mod mailbox;
 mod placement;
 
 use std::future::Future;
@@ -31,6 +32,7 @@ pub struct Count {
 pub const COUNTS: &[Count] = &[
     ask::LOCAL,
     ask::TELL,
+    mailbox::MAILBOX,
     ask::ACTIVATE,
     ask::AWAY,
     placement::SHARD_OWNER,
