@@ -2,10 +2,13 @@
 //! row per process; a figure can be had by hand with `cargo run --release -p millet-benches -- run ROW SIDE`.
 //!
 //! `row`: what a row is; `rows`: the table, one file each; `floors`: what ours is compared with; `drive` and
-//! `tells`: the loops that all sides share; `child`, `host`: other processes.
+//! `tells`: the loops that all sides share; `bare`: a mailbox alone; `child`, `host`: other processes. `counts`: single operations whose
+//! instructions are counted, not timed.
 
+mod bare;
 mod child;
 mod counter;
+mod counts;
 mod drive;
 mod floors;
 mod host;
@@ -20,11 +23,14 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 
+use counts::COUNTS;
 use row::Size;
 use rows::ROWS;
 
 const USAGE: &str = "usage: millet-benches list
-       millet-benches run ROW SIDE [--smoke]";
+       millet-benches run ROW SIDE [--smoke]
+       millet-benches counts
+       millet-benches count NAME OPS";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -43,6 +49,8 @@ fn act(words: &[&str]) -> Result<()> {
         ["list"] => println!("{}", serde_json::to_string(ROWS)?),
         ["run", row, side] => run(row, side, Size { smoke: false })?,
         ["run", row, side, "--smoke"] => run(row, side, Size { smoke: true })?,
+        ["counts"] => println!("{}", serde_json::to_string(COUNTS)?),
+        ["count", name, ops] => count(name, ops.parse().context("OPS is a number")?)?,
         // For the rows' own other processes.
         ["child", "floor"] => {
             drop(child::end_with_parent());
@@ -70,6 +78,15 @@ fn run(row: &str, side: &str, size: Size) -> Result<()> {
     Ok(())
 }
 
+/// Does one operation so many times and prints nothing: what it costs is seen from outside.
+fn count(name: &str, ops: u64) -> Result<()> {
+    let count = COUNTS.iter().find(|c| c.name == name).with_context(|| {
+        let names: Vec<&str> = COUNTS.iter().map(|c| c.name).collect();
+        format!("no operation {name:?}; there are {}", names.join(", "))
+    })?;
+    (count.run)(ops).with_context(|| count.name)
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -84,9 +101,10 @@ mod tests {
             assert!(names.insert(row.name), "{} twice", row.name);
             let listed = serde_json::to_value(row).unwrap();
             for goal in listed["goals"].as_array().unwrap() {
-                let Some(of) = goal["of"].as_str() else { continue };
-                let known = row.sides.iter().any(|s| s.name == of) || row.peers.iter().any(|p| p.name == of);
-                assert!(known, "{}: a goal names {of:?}", row.name);
+                for of in [&goal["of"], &goal["by"]].into_iter().filter_map(|name| name.as_str()) {
+                    let mut known = row.sides.iter().map(|s| s.name).chain(row.peers.iter().map(|p| p.name));
+                    assert!(known.any(|name| name == of), "{}: a goal names {of:?}", row.name);
+                }
             }
         }
     }

@@ -13,7 +13,7 @@ use super::{
     figures::{Judged, Samples, Spread, judge},
     passes::Measured,
     plot,
-    rows::Row,
+    rows::{Goal, Row},
 };
 
 /// Where and of what the figures are.
@@ -33,21 +33,17 @@ pub struct Machine {
 impl Machine {
     /// Looks; warns where others are at work.
     pub fn look(root: &Path, profile: &str) -> Result<Self> {
-        let said = |program: &str, args: &[&str]| -> String {
-            let out = Command::new(program).args(args).current_dir(root).output();
-            out.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default()
-        };
+        let said = |program: &str, args: &[&str]| said(root, program, args);
         let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let cpu = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
         let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
         let load = load.split_whitespace().next().and_then(|l| l.parse().ok()).unwrap_or_default();
-        let changed = if said("git", &["status", "--porcelain"]).is_empty() { "" } else { " and changes" };
         let machine = Self {
             cpu: cpu.map_or_else(|| "unknown".into(), |(_, name)| name.to_owned()),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             kernel: said("uname", &["-sr"]),
             rustc: said("rustc", &["--version"]),
-            commit: said("git", &["rev-parse", "--short", "HEAD"]) + changed,
+            commit: commit(root),
             profile: profile.to_owned(),
             // The programs name no other.
             allocator: "the system's",
@@ -58,6 +54,18 @@ impl Machine {
         }
         Ok(machine)
     }
+}
+
+/// What a program says in this folder; nothing if it cannot be run.
+pub fn said(root: &Path, program: &str, args: &[&str]) -> String {
+    let out = Command::new(program).args(args).current_dir(root).output();
+    out.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default()
+}
+
+/// What is built.
+pub fn commit(root: &Path) -> String {
+    let changed = !said(root, "git", &["status", "--porcelain"]).is_empty();
+    said(root, "git", &["rev-parse", "--short", "HEAD"]) + if changed { " and changes" } else { "" }
 }
 
 /// The whole result.
@@ -197,7 +205,9 @@ impl<'a> RowReport<'a> {
             })
         };
         let sides = names.into_iter().enumerate().filter_map(side).collect();
-        let goals = row.goals.iter().map(|goal| judge(goal, ours, goal.of.as_deref().and_then(of))).collect();
+        let judged =
+            |goal: &Goal| judge(goal, goal.by.as_deref().map_or(ours, of), goal.of.as_deref().and_then(of));
+        let goals = row.goals.iter().map(judged).collect();
         Self { name: &row.name, work: &row.work, sides, goals, missing: &row.missing }
     }
 
@@ -274,12 +284,14 @@ mod tests {
         );
     }
 
-    /// Ours stands beside each floor with a ratio, goals are judged by it, and a missing peer judges nothing.
+    /// Ours stands beside each floor with a ratio, goals are judged by it or by the side that they name, and a
+    /// missing peer judges nothing.
     #[test]
     fn a_row_is_summed_up_with_ratios_and_goals() {
         let row: Row = serde_json::from_str(
             r#"{"name": "ask", "work": "asks", "sides": [{"name": "millet"}, {"name": "floor"}],
                 "goals": [{"figure": "per_s", "of": "floor", "at_least": 0.7, "at_most": null},
+                          {"figure": "per_s", "by": "floor", "of": null, "at_least": null, "at_most": 9.0},
                           {"figure": "per_s", "of": "peer", "at_least": 6.0, "at_most": null}],
                 "peers": [{"name": "peer", "row": "a/p", "figure": "per_s", "theirs": "ops", "scale": 1.0}],
                 "missing": []}"#,
@@ -295,6 +307,6 @@ mod tests {
         assert_eq!(report.sides.len(), 2);
         assert!(report.sides[0].ours_over_it.is_empty());
         assert_eq!(report.sides[1].ours_over_it["per_s"].median, 0.8);
-        assert_eq!(report.goals.iter().map(|g| g.met).collect::<Vec<_>>(), [Some(true), None]);
+        assert_eq!(report.goals.iter().map(|g| g.met).collect::<Vec<_>>(), [Some(true), Some(false), None]);
     }
 }
