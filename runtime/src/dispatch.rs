@@ -20,12 +20,12 @@ use crate::{
 pub(crate) fn dispatch<G: Grain>(
     host: Arc<Host<G>>,
     envelope: Envelope,
-    poll: FirstPoll,
+    poll: fn(BootTime) -> FirstPoll,
 ) -> BoxFuture<'static, Outcome> {
     let grain = envelope.target.clone();
     let (deadline, one_way) = (envelope.deadline, envelope.one_way);
     let pushed = host.deps.clock.boottime();
-    match accept(&host, envelope, poll) {
+    match accept(&host, envelope, poll(pushed)) {
         Err(kind) => failed(kind, &grain),
         Ok(_) if one_way => Box::pin(std::future::ready(Ok(Bytes::new()))),
         Ok(mut rx) => Box::pin(async move {

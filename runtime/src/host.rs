@@ -308,7 +308,7 @@ pub(crate) trait AnyHost: Send + Sync {
     fn dispatch(
         self: Arc<Self>,
         envelope: millet_core::Envelope,
-        poll: FirstPoll,
+        poll: fn(BootTime) -> FirstPoll,
     ) -> BoxFuture<'static, millet_core::Outcome>;
     /// Starts the idle sweep.
     fn start(&self);
@@ -325,7 +325,7 @@ impl<G: Grain> AnyHost for Host<G> {
     fn dispatch(
         self: Arc<Self>,
         envelope: millet_core::Envelope,
-        poll: FirstPoll,
+        poll: fn(BootTime) -> FirstPoll,
     ) -> BoxFuture<'static, millet_core::Outcome> {
         crate::dispatch::dispatch(self, envelope, poll)
     }

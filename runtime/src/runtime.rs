@@ -126,7 +126,7 @@ impl Residents for Runtime {
     }
 
     fn dispatch(&self, envelope: Envelope) -> BoxFuture<'static, Outcome> {
-        self.dispatched(envelope, FirstPoll::Spawned)
+        self.dispatched(envelope, |_| FirstPoll::Spawned)
     }
 
     fn dispatch_inline(&self, envelope: Envelope) -> BoxFuture<'static, Outcome> {
@@ -135,7 +135,7 @@ impl Residents for Runtime {
 }
 
 impl Runtime {
-    fn dispatched(&self, envelope: Envelope, poll: FirstPoll) -> BoxFuture<'static, Outcome> {
+    fn dispatched(&self, envelope: Envelope, poll: fn(BootTime) -> FirstPoll) -> BoxFuture<'static, Outcome> {
         match self.hosts.by_name.get(&envelope.target.ty) {
             Some(host) => host.clone().dispatch(envelope, poll),
             None => {
