@@ -11,7 +11,8 @@ use std::{
 
 use futures::{FutureExt, Stream, StreamExt, stream::FuturesUnordered};
 use millet_core::{
-    AppError, BootTime, BoxFuture, CallError, ErrorKind, Outcome, PlatformError, SessionId, SessionLease, limits,
+    AppError, BootTime, BoxFuture, CallError, ErrorKind, Outcome, PlatformError, SessionId, SessionLease,
+    limits,
 };
 use millet_proto::{
     peer::{Hello, PROTOCOL, call_from_wire, reply_to_wire},
@@ -30,7 +31,7 @@ use super::{
     writer::{Lane, Writer},
 };
 
-/// Calls a peer may have in flight on one lane. With [`limits::MESSAGE_BYTES`] not the bound on memory:
+/// Calls a peer may have in flight on one lane, those included whose answers are not written. With [`limits::MESSAGE_BYTES`] not the bound on memory:
 /// that is [`BYTES`].
 const CREDIT: u32 = 16_384;
 /// Bytes on one lane, of calls in flight and of answers not yet written; above this the lane is not
@@ -330,7 +331,8 @@ impl Reader {
                             self.transport.counters.frames_from_ended.fetch_add(1, Ordering::Relaxed);
                             return format!("session {} has ended", self.session);
                         }
-                        if running.len() + frame.calls.len() > CREDIT as usize {
+                        let owed = self.lane.with(|state| state.owed());
+                        if running.len() + owed + frame.calls.len() > CREDIT as usize {
                             return format!("more than {CREDIT} calls in flight");
                         }
                         if frame.farewell() == wire::Farewell::Done {

@@ -207,6 +207,11 @@ impl<T> LaneState<T> {
         self.reply_bytes
     }
 
+    /// Calls that were answered and whose credit the other side has not got back.
+    pub fn owed(&self) -> usize {
+        self.owed as usize
+    }
+
     /// Whether there is something to write, if the session allows it.
     pub fn has_work(&self) -> bool {
         self.hello.is_some()
@@ -354,6 +359,24 @@ mod tests {
         assert_eq!(l.expire(BootTime(9)), [("late", Written::Maybe)]);
     }
 
+    /// The first deadline is looked for anew once it has come: none is passed over, whoever was answered.
+    #[test]
+    fn g5_every_deadline_is_found_in_its_turn() {
+        let mut l = lane(9);
+        let submit =
+            |l: &mut LaneState<_>, at, waiter| l.submit(call(1), BootTime(at), waiter).expect("open");
+        submit(&mut l, 7, "seven");
+        let answered = submit(&mut l, 5, "five");
+        submit(&mut l, 9, "nine");
+        submit(&mut l, 6, "six");
+        assert_eq!(l.abandon(answered), Some("five"));
+        assert_eq!(l.expire(BootTime(5)), []);
+        assert_eq!(l.expire(BootTime(7)), [("six", Written::No), ("seven", Written::No)]);
+        submit(&mut l, 8, "eight");
+        assert_eq!(l.expire(BootTime(9)), [("eight", Written::No), ("nine", Written::No)]);
+        assert_eq!(l.expire(BootTime::NEVER), []);
+    }
+
     #[test]
     fn abandoned_calls_do_not_pile_up_behind_a_peer_without_credit() {
         let mut l = lane(0);
@@ -361,7 +384,7 @@ mod tests {
             let id = l.submit(call(10), BootTime(9), "w").expect("open");
             assert_eq!(l.abandon(id), Some("w"));
         }
-        assert_eq!((l.calls.len(), l.queued_bytes(), l.deadlines.len()), (0, 0, 0));
+        assert_eq!((l.calls.len(), l.queued_bytes(), l.pending.len()), (0, 0, 0));
     }
 
     #[test]

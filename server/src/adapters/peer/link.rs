@@ -280,11 +280,7 @@ impl Link {
     }
 
     /// Opens one lane and reads the first frame; the listener's hello in it says how many calls it takes.
-    async fn open_lane(
-        &self,
-        channel: &Channel,
-        lane: usize,
-    ) -> Result<Opened, String> {
+    async fn open_lane(&self, channel: &Channel, lane: usize) -> Result<Opened, String> {
         let mut client = PeerClient::new(channel.clone())
             .max_decoding_message_size(FRAME_LIMIT)
             .max_encoding_message_size(FRAME_LIMIT);

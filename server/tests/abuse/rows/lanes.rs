@@ -275,7 +275,7 @@ async fn forged(target: &Target) -> Result<String, String> {
 /// More calls than the credit that the listener gave.
 async fn over_credit(target: &Target) -> Result<String, String> {
     let (_control, mut lane) = calls(target).await?;
-    // Exclusive and slow, so that they stay in flight.
+    // Exclusive and slow, and no mailbox gets full: a call that is refused is answered and not in flight.
     let call = |id| wire::Call {
         method: millet_core::MethodId::of("Strike").0,
         args: vec![0x08, 3, 0x12, 1, 100].into(),
@@ -284,7 +284,7 @@ async fn over_credit(target: &Target) -> Result<String, String> {
     let keys = |id: u64| {
         Some(wire::GrainId {
             r#type: "arena.Duel".into(),
-            key: Some(wire::Key { kind: Some(wire::key::Kind::Int(1_000 + id % 8)) }),
+            key: Some(wire::Key { kind: Some(wire::key::Kind::Int(1_000 + id % 40)) }),
         })
     };
     for frame in 0..40u64 {
