@@ -4,14 +4,21 @@
 //!
 //! `rows`: what the program says it has; `passes`: the alternation; `peers`: programs of others, where they
 //! stand beside this folder; `figures`: medians and ratios; `report`: what is printed and saved; `plot`: the
-//! picture.
+//! picture; `machine`: where figures come from and are kept.
+//!
+//! With `--sweeps` it runs those in their place: how cost grows. `sweeps`: their points and runs; `growth`:
+//! what is printed and saved; `curve`: the picture.
 
+mod curve;
 mod figures;
+mod growth;
+mod machine;
 mod passes;
 mod peers;
 mod plot;
 mod report;
 mod rows;
+mod sweeps;
 
 use std::{
     path::{Path, PathBuf},
@@ -19,24 +26,30 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use serde::Serialize;
 
 /// How `xtask bench` is called.
 pub const USAGE: &str =
     "       cargo xtask bench [FILTER]... [--runs N] [--profile P] [--no-peers] [--json] [--save]
-       cargo xtask bench --smoke [FILTER]...
-       cargo xtask bench --list
-  FILTER     rows whose name contains it; all without one
-  --runs     passes over the chosen rows, sides alternating (5)
+       cargo xtask bench --sweeps [FILTER]... [--runs N] [--profile P] [--json] [--save]
+       cargo xtask bench [--sweeps] --smoke [FILTER]...
+       cargo xtask bench [--sweeps] --list
+  FILTER     rows (or sweeps) whose name contains it; all without one
+  --sweeps   how cost grows, in place of the rows: every point of every sweep
+  --runs     passes over the chosen rows, sides alternating (5); over the points of the sweeps (3)
   --profile  dist, as shipped, or release, which builds faster (dist)
   --no-peers leaves out the peers' programs, also where they are found
-  --save     keeps figures, table and plot under benches/results, by date
-  --smoke    every row once in small form: shows that it runs, measures nothing";
+  --save     keeps figures, table and plots under benches/results, by date
+  --smoke    every row and the two smallest points of every sweep once in small form: shows that they run,
+             measures nothing";
 
 /// What the command line asks for.
 #[derive(PartialEq, Eq, Debug)]
 struct Options {
     filters: Vec<String>,
-    runs: usize,
+    sweeps: bool,
+    /// As many as is usual there, if not said.
+    runs: Option<usize>,
     profile: String,
     peers: bool,
     json: bool,
@@ -49,30 +62,72 @@ struct Options {
 pub fn run(root: &Path, words: &[&str]) -> Result<bool> {
     let options = parse(words)?;
     let binary = build(root, &options)?;
-    let rows = rows::read(&binary)?;
-    let chosen: Vec<_> = rows.into_iter().filter(|row| options.wants(&row.name)).collect();
-    ensure!(!chosen.is_empty(), "no row's name contains {:?}", options.filters);
+    let wanted = |name: &str| options.wants(name);
+    let mut rows: Vec<rows::Row> = rows::read(&binary, "list")?;
+    let mut sweeps: Vec<sweeps::Sweep> = rows::read(&binary, "sweeps")?;
+    rows.retain(|row| !options.sweeps && wanted(&row.name));
+    // The small form of everything is one: the gate runs it.
+    sweeps.retain(|sweep| (options.sweeps || options.smoke) && wanted(&sweep.name));
+    ensure!(!rows.is_empty() || !sweeps.is_empty(), "no name contains one of {:?}", options.filters);
     if options.list {
-        chosen.iter().for_each(|row| println!("{:<14} {}", row.name, row.work));
+        rows.iter().for_each(|row| println!("{:<14} {}", row.name, row.work));
+        sweeps.iter().for_each(|sweep| println!("{:<14} {}", sweep.name, sweep.work));
         return Ok(true);
     }
     if options.smoke {
-        return passes::smoke(&binary, &chosen);
+        // Both, also where the first has failed.
+        let rows = rows.is_empty() || passes::smoke(&binary, &rows)?;
+        return Ok((sweeps.is_empty() || sweeps::smoke(&binary, &sweeps)) && rows);
     }
-    let machine = report::Machine::look(root, &options.profile)?;
-    let peers = if options.peers { peers::Peers::find(root) } else { None };
-    let measured = passes::measure(&binary, &chosen, peers.as_ref(), options.runs)?;
-    let result = report::Report::new(machine, &chosen, &measured, options.runs);
-    if options.json {
-        println!("{}", serde_json::to_string(&result)?);
+    if options.sweeps {
+        grow(root, &options, &binary, &sweeps)
     } else {
-        result.print();
+        compare(root, &options, &binary, &rows)
     }
-    if options.save {
-        eprintln!("saved: {}", result.save(root)?.display());
-    }
+}
+
+/// The rows: sides beside each other.
+fn compare(root: &Path, options: &Options, binary: &Path, rows: &[rows::Row]) -> Result<bool> {
+    let machine = machine::Machine::look(root, &options.profile)?;
+    let peers = if options.peers { peers::Peers::find(root) } else { None };
+    let runs = options.runs.unwrap_or(RUNS);
+    let measured = passes::measure(binary, rows, peers.as_ref(), runs)?;
+    let result = report::Report::new(machine, rows, &measured, runs);
+    tell(options, &result, || result.print(), || result.save(root))?;
     Ok(measured.failures == 0)
 }
+
+/// The sweeps: one side at rising sizes.
+fn grow(root: &Path, options: &Options, binary: &Path, sweeps: &[sweeps::Sweep]) -> Result<bool> {
+    let machine = machine::Machine::look(root, &options.profile)?;
+    let runs = options.runs.unwrap_or(SWEEP_RUNS);
+    let measured = sweeps::measure(binary, sweeps, runs);
+    let result = growth::Growth::new(machine, sweeps, &measured, runs);
+    tell(options, &result, || result.print(), || result.save(root))?;
+    Ok(measured.failures == 0)
+}
+
+/// Says what came out in the way that was asked for.
+fn tell<R: Serialize>(
+    options: &Options,
+    result: &R,
+    print: impl FnOnce(),
+    save: impl FnOnce() -> Result<PathBuf>,
+) -> Result<()> {
+    if options.json {
+        println!("{}", serde_json::to_string(result)?);
+    } else {
+        print();
+    }
+    if options.save {
+        eprintln!("saved: {}", save()?.display());
+    }
+    Ok(())
+}
+
+/// Passes where none are asked for.
+const RUNS: usize = 5;
+const SWEEP_RUNS: usize = 3;
 
 impl Options {
     fn wants(&self, row: &str) -> bool {
@@ -83,7 +138,8 @@ impl Options {
 fn parse(words: &[&str]) -> Result<Options> {
     let mut options = Options {
         filters: Vec::new(),
-        runs: 5,
+        sweeps: false,
+        runs: None,
         profile: "dist".into(),
         peers: true,
         json: false,
@@ -99,10 +155,11 @@ fn parse(words: &[&str]) -> Result<Options> {
                 if word == "--profile" {
                     options.profile = value.into();
                 } else {
-                    options.runs =
-                        value.parse().ok().filter(|n| *n > 0).context("--runs needs a number from 1")?;
+                    let runs = value.parse().ok().filter(|n| *n > 0);
+                    options.runs = Some(runs.context("--runs needs a number from 1")?);
                 }
             }
+            "--sweeps" => options.sweeps = true,
             "--no-peers" => options.peers = false,
             "--json" => options.json = true,
             "--save" => options.save = true,
@@ -148,7 +205,7 @@ mod tests {
     #[test]
     fn words_are_filters_and_options_have_defaults() {
         let options = parse(&["ask", "--runs", "3", "tell"]).unwrap();
-        assert_eq!((options.runs, options.profile.as_str()), (3, "dist"));
+        assert_eq!((options.runs, options.profile.as_str(), options.sweeps), (Some(3), "dist", false));
         assert!(options.wants("ask-key") && options.wants("tell") && !options.wants("activate"));
     }
 

@@ -50,6 +50,8 @@ const MAY_IMPORT: &[(&str, &[&[&str]])] = &[
             "millet-core",
             "millet-directory",
             "millet-placement",
+            "millet-proto",
+            "millet-raft-meta",
             "millet-runtime",
             "millet-stub-gen",
             "millet-testkit",
