@@ -8,6 +8,9 @@ use millet_core::{
 };
 use millet_raft_meta::machine::{Command, Init, Machine, Open, Renewed, Reply, Secret, Tick};
 
+/// A cluster's id, as long as one that was drawn.
+pub const CLUSTER: &str = "0123456789abcdef0123456789abcdef";
+
 /// A grain type with integer keys, as a node declares it.
 pub fn declares(name: &str, ownership: Ownership) -> Result<TypeDecl> {
     Ok(TypeDecl { ty: GrainType::new(name)?, ownership, keys: KeyKind::Int })
@@ -32,7 +35,7 @@ impl Replica {
     /// A cluster that nobody has joined.
     pub fn new() -> Result<Self> {
         let mut replica = Self { machine: Machine::new(), log_bytes: 0, log_entries: 0 };
-        let init = Init { cluster: "bench".into(), secret: Secret([7; 16]), generation: 1 };
+        let init = Init { cluster: CLUSTER.into(), secret: Secret([7; 16]), generation: 1 };
         replica.apply(&Command::Init(init))?;
         Ok(replica)
     }

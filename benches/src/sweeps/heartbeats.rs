@@ -29,7 +29,8 @@ pub const SWEEP: Sweep = Sweep {
            send a keepalive every 500 ms of simulated time and watch; a Tick every 100 ms; one thread, no Raft, no \
            network, no codec of gRPC. A second of simulated time costs: `leader_cpu_ms` for keepalives and Ticks; \
            `log_entries`, `log_bytes` (commands, without what the log adds); `keepalive_bytes` both ways; \
-           `watch_cpu_ms` and `watch_bytes` for the streams of all nodes, every entry looked at by every watcher. \
+           `watch_cpu_ms`, `watch_messages` and `watch_bytes` for the streams of all nodes, every entry looked at by \
+           every watcher. \
            Then a node joins and leaves again in a cluster with a type of 1,024 shards, until all shards have \
            their owners: `join_bytes` and `leave_bytes` that each other node hears on its watch, `join_ms` and \
            `leave_ms` CPU of the leader with the planning and all streams",
@@ -65,6 +66,7 @@ fn run(nodes: u64, size: Size) -> Result<Figures> {
         ("log_bytes", per_s((cluster.replica.log_bytes - bytes) as f64)),
         ("keepalive_bytes", per_s(spent.keepalive_bytes as f64)),
         ("watch_cpu_ms", per_s(spent.watch.as_secs_f64() * 1000.0)),
+        ("watch_messages", per_s(spent.watch_messages as f64)),
         ("watch_bytes", per_s((spent.event_bytes + spent.progress_bytes) as f64)),
     ];
     let [join_ms, join_bytes] = cluster.change(|cluster| {
@@ -98,6 +100,7 @@ struct Spent {
     watch: Duration,
     keepalive_bytes: u64,
     /// On all watches together.
+    watch_messages: u64,
     event_bytes: u64,
     progress_bytes: u64,
 }
@@ -202,8 +205,10 @@ impl Cluster {
             activations: 100_000,
             reserve_ms: 0,
         };
-        self.spent.keepalive_bytes += KeepaliveRequest::from(keepalive).encoded_len() as u64;
-        match self.renewals.offer(&self.replica.machine, &keepalive, n) {
+        let offered = self.renewals.offer(&self.replica.machine, &keepalive, n);
+        let request = KeepaliveRequest { cluster: meta::CLUSTER.into(), ..keepalive.into() };
+        self.spent.keepalive_bytes += request.encoded_len() as u64;
+        match offered {
             Offered::Queued { dropped: None } => Ok(()),
             other => bail!("a keepalive was not taken in: {other:?}"),
         }
@@ -223,6 +228,7 @@ impl Cluster {
         for node in &mut self.nodes {
             let events = machine.events_since(node.at).context("a watch has fallen behind")?;
             node.at = machine.revision();
+            self.spent.watch_messages += events.len().max(1) as u64;
             if events.is_empty() {
                 let message = WatchResponse::from(Watched::Progress(node.at));
                 self.spent.progress_bytes += message.encode_to_vec().len() as u64;
