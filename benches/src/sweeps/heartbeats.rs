@@ -53,7 +53,7 @@ fn run(nodes: u64, size: Size) -> Result<Figures> {
     cluster.tick_until_alive()?;
     cluster.settle()?;
     // So many that the whole takes about a second of CPU at any number of nodes.
-    let seconds = size.of((400_000 / nodes).clamp(400, 10_000), 5);
+    let seconds = size.of((2_000_000 / nodes).clamp(2_000, 50_000), 5);
     cluster.spent = Spent::default();
     let (entries, bytes) = (cluster.replica.log_entries, cluster.replica.log_bytes);
     for _ in 0..seconds * cluster.ticks_per_second() {

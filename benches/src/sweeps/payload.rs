@@ -11,25 +11,28 @@ use crate::{
     host::Members,
     node::with_node,
     row::{Figures, Size},
-    sweep::Sweep,
+    sweep::{SMALL, Sweep},
 };
 
 /// The sweep.
 pub const SWEEP: Sweep = Sweep {
     name: "payload",
-    work: "64 tasks ask 64 grains, each ask with so many bytes that come back in its answer. `local`: on one node \
+    work: "64 tasks ask 64 grains, each ask with so many bytes that come back in its answer; fewer tasks where 64 \
+           asks would be more than 8 MiB (a node refuses what would make more than 32 MiB wait for one peer), so \
+           32 at 262,144 bytes and 8 at 1,048,576. `local`: on one node \
            in memory, 200,000 asks; the value moves, no byte is copied, so it must not matter how many there are. \
            `remote`: the grains in another process, over loopback, encoded and decoded both ways, as many asks as \
            make 1 GiB one way, between 1,024 and 200,000. `remote_mib_per_s`: MiB of argument a second; as much \
            comes back. `remote_cpu_us`: of both processes and the metadata's, an ask",
     axis: "bytes of the argument",
     points: &[16, 64, 256, 1_024, 4_096, 16_384, 65_536, 262_144, 1_048_576],
-    // 64 asks under way, each a few times in buffers of three processes.
-    memory: |bytes| bytes * 64 * 16 + (1 << 30),
+    memory: SMALL,
     run,
 };
 
+/// So many, but not more than make so many bytes under way.
 const CALLERS: u64 = 64;
+const UNDER_WAY: u64 = 8 << 20;
 const GRAINS: u64 = 64;
 const MIB: f64 = 1_048_576.0;
 
@@ -61,5 +64,6 @@ async fn echoed(node: Arc<Node>, bytes: u64, asks: u64, others: Vec<u32>) -> Res
     for key in 0..GRAINS {
         target.checked(key).await?;
     }
-    drive::many(&target, CALLERS, GRAINS, asks, &others).await
+    let callers = CALLERS.min(UNDER_WAY / bytes);
+    drive::many(&target, callers, GRAINS, asks, &others).await
 }
