@@ -3,12 +3,14 @@
 //! So it does with the points of the sweeps (`--sweeps`): `… -- sweep NAME POINT`.
 //!
 //! `row`: what a row is; `rows`: the table, one file each; `floors`: what ours is compared with; `drive` and
-//! `tells`: the loops that all sides share; `child`, `host`: other processes. `sweep`, `sweeps`: how cost
-//! grows, one file each; `spread`, `echo`: their grains; `meta`: the
-//! metadata machine by hand.
+//! `tells`: the loops that all sides share; `bare`: a mailbox alone; `child`, `host`: other processes. `sweep`,
+//! `sweeps`: how cost grows, one file each; `spread`, `echo`: their grains; `meta`: the metadata machine by
+//! hand. `counts`: single operations whose instructions are counted, not timed.
 
+mod bare;
 mod child;
 mod counter;
+mod counts;
 mod drive;
 mod echo;
 mod floors;
@@ -29,6 +31,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 
+use counts::COUNTS;
 use row::{Figures, Size};
 use rows::ROWS;
 use sweeps::SWEEPS;
@@ -36,7 +39,9 @@ use sweeps::SWEEPS;
 const USAGE: &str = "usage: millet-benches list
        millet-benches run ROW SIDE [--smoke]
        millet-benches sweeps
-       millet-benches sweep NAME POINT [--smoke]";
+       millet-benches sweep NAME POINT [--smoke]
+       millet-benches counts
+       millet-benches count NAME OPS";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -58,6 +63,8 @@ fn act(words: &[&str]) -> Result<()> {
         ["sweeps"] => println!("{}", serde_json::to_string(SWEEPS)?),
         ["sweep", name, point] => sweep(name, point, Size { smoke: false })?,
         ["sweep", name, point, "--smoke"] => sweep(name, point, Size { smoke: true })?,
+        ["counts"] => println!("{}", serde_json::to_string(COUNTS)?),
+        ["count", name, ops] => count(name, ops.parse().context("OPS is a number")?)?,
         // For the rows' own other processes.
         ["child", "floor"] => {
             drop(child::end_with_parent());
@@ -106,6 +113,15 @@ fn print(figures: Figures) {
     println!("{}", serde_json::Value::Object(figures));
 }
 
+/// Does one operation so many times and prints nothing: what it costs is seen from outside.
+fn count(name: &str, ops: u64) -> Result<()> {
+    let count = COUNTS.iter().find(|c| c.name == name).with_context(|| {
+        let names: Vec<&str> = COUNTS.iter().map(|c| c.name).collect();
+        format!("no operation {name:?}; there are {}", names.join(", "))
+    })?;
+    (count.run)(ops).with_context(|| count.name)
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -120,9 +136,10 @@ mod tests {
             assert!(names.insert(row.name), "{} twice", row.name);
             let listed = serde_json::to_value(row).unwrap();
             for goal in listed["goals"].as_array().unwrap() {
-                let Some(of) = goal["of"].as_str() else { continue };
-                let known = row.sides.iter().any(|s| s.name == of) || row.peers.iter().any(|p| p.name == of);
-                assert!(known, "{}: a goal names {of:?}", row.name);
+                for of in [&goal["of"], &goal["by"]].into_iter().filter_map(|name| name.as_str()) {
+                    let mut known = row.sides.iter().map(|s| s.name).chain(row.peers.iter().map(|p| p.name));
+                    assert!(known.any(|name| name == of), "{}: a goal names {of:?}", row.name);
+                }
             }
         }
     }

@@ -68,6 +68,8 @@ impl Side {
 #[derive(Serialize)]
 pub struct Goal {
     figure: &'static str,
+    /// The side whose figure it is; none: the first.
+    by: Option<&'static str>,
     /// The side or peer whose figure is multiplied; none: the bound is the figure itself.
     of: Option<&'static str>,
     at_least: Option<f64>,
@@ -77,12 +79,18 @@ pub struct Goal {
 impl Goal {
     /// The figure is this or more.
     pub const fn at_least(figure: &'static str, bound: f64) -> Self {
-        Self { figure, of: None, at_least: Some(bound), at_most: None }
+        Self { figure, by: None, of: None, at_least: Some(bound), at_most: None }
     }
 
     /// The figure is this or less.
     pub const fn at_most(figure: &'static str, bound: f64) -> Self {
-        Self { figure, of: None, at_least: None, at_most: Some(bound) }
+        Self { figure, by: None, of: None, at_least: None, at_most: Some(bound) }
+    }
+
+    /// The figure is another side's of ours.
+    pub const fn by(mut self, side: &'static str) -> Self {
+        self.by = Some(side);
+        self
     }
 
     /// The bound is a multiple of what this side or peer has.

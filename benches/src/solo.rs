@@ -54,10 +54,15 @@ impl Owners for Everything {
 pub fn runtime<G: Grain>() -> Result<Arc<Runtime>> {
     let session = Arc::new(SessionLease::opened(SessionId(1), Duration::from_secs(1 << 30)));
     session.renewed(BootTime(0));
+    runtime_of::<G>(Arc::new(Everything { session }))
+}
+
+/// The same, with these owners.
+pub fn runtime_of<G: Grain>(owners: Arc<dyn Owners>) -> Result<Arc<Runtime>> {
     let deps = RuntimeDeps {
         clock: Arc::new(TestClock::new()),
         spawner: Arc::new(TokioSpawner::current()),
         entropy: Arc::new(SeededEntropy::new(1)),
     };
-    Ok(RuntimeBuilder::new(deps).grain::<G>().build(Arc::new(Everything { session }))?)
+    Ok(RuntimeBuilder::new(deps).grain::<G>().build(owners)?)
 }

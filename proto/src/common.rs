@@ -1,6 +1,6 @@
 //! Conversions of `common.proto`: keys, grain ids, grants, epochs, errors, outcomes, nodes.
 
-use std::time::Duration;
+use std::{cell::RefCell, collections::VecDeque, time::Duration};
 
 use millet_core::{
     AppError, CallError, Epoch, ErrorKind, GrainId, GrainType, Grant, Key, KeyKind, NodeId, Outcome,
@@ -44,9 +44,25 @@ impl TryFrom<wire::GrainId> for GrainId {
     }
 }
 
+/// Types that a thread remembers: a lane brings the same few again and again.
+const RECENT: usize = 16;
+
+thread_local! {
+    static TYPES: RefCell<VecDeque<GrainType>> = const { RefCell::new(VecDeque::new()) };
+}
+
 /// A grain type's name, checked.
 pub fn grain_type(name: &str, field: &'static str) -> Result<GrainType, WireError> {
-    GrainType::new(name).map_err(|_| WireError::bad(field, format_args!("{name:.64?} is not a type name")))
+    TYPES.with_borrow_mut(|types| {
+        if let Some(known) = types.iter().find(|ty| ty.as_str() == name) {
+            return Ok(known.clone());
+        }
+        let bad = |_| WireError::bad(field, format_args!("{name:.64?} is not a type name"));
+        let ty = GrainType::new(name).map_err(bad)?;
+        types.truncate(RECENT - 1);
+        types.push_front(ty.clone());
+        Ok(ty)
+    })
 }
 
 impl From<Grant> for wire::Grant {

@@ -24,6 +24,7 @@ use tokio::sync::oneshot;
 use crate::{
     Ctx, EndReason, Grain,
     host::Host,
+    mailbox::Mailbox,
     parcel::{Blocker, FirstPoll, Parcel},
     phase::{Event, Phase},
     run,
@@ -102,7 +103,7 @@ pub(crate) const SYSTEM: u8 = 1;
 
 pub(crate) struct Inner<G: Grain> {
     grain: Option<Box<G>>,
-    queue: Vec<Parcel<G::Service>>,
+    queue: Mailbox<Parcel<G::Service>>,
     pub(crate) phase: Phase,
     pub(crate) cold: Option<Box<Cold<G>>>,
 }
@@ -186,7 +187,12 @@ impl<G: Grain> Activation<G> {
             turn: AtomicU64::new(0),
             last_used: AtomicU32::new(0),
             flags: AtomicU8::new(0),
-            inner: Mutex::new(Inner { grain: None, queue: Vec::new(), phase: Phase::New, cold: None }),
+            inner: Mutex::new(Inner {
+                grain: None,
+                queue: Mailbox::default(),
+                phase: Phase::New,
+                cold: None,
+            }),
         }
     }
 
@@ -195,7 +201,7 @@ impl<G: Grain> Activation<G> {
         let next = Self::new(of.key.clone(), of.host.clone());
         {
             let mut inner = next.inner.lock();
-            inner.queue = waiting;
+            inner.queue = waiting.into();
             inner.go(Event::Called);
         }
         next
@@ -228,11 +234,10 @@ impl<G: Grain> Activation<G> {
                     inner.grain.take()
                 }
                 Phase::Claiming | Phase::Loading | Phase::Running | Phase::Draining => {
-                    if inner.queue.len() >= host.options.mailbox {
+                    if let Err(parcel) = inner.queue.push(parcel, host.options.mailbox) {
                         drop(inner);
                         return Err(NotTaken::Full(self, parcel));
                     }
-                    inner.queue.push(parcel);
                     let wake = inner.reader_wake();
                     drop(inner);
                     if let Some(w) = wake {
@@ -293,8 +298,8 @@ impl<G: Grain> Activation<G> {
         inner.cold.as_mut().map(|c| std::mem::take(&mut c.system)).unwrap_or_default()
     }
 
-    /// Fills `batch`, which is empty, with what has gathered, or puts the grain back if nothing has. What
-    /// gathers next does so in the memory that the last batch was in. Who would `linger` keeps the grain.
+    /// Fills `batch`, which is empty, with what has gathered, or puts the grain back if nothing has. Who would
+    /// `linger` keeps the grain.
     pub(crate) fn refill(
         &self,
         grain: Box<G>,
@@ -309,7 +314,7 @@ impl<G: Grain> Activation<G> {
             if linger {
                 return Next::Nothing(grain);
             }
-            inner.queue = Vec::new();
+            drop(inner.queue.take());
             if inner.cold.as_ref().is_some_and(|c| c.is_empty()) {
                 inner.cold = None;
             }
@@ -317,8 +322,7 @@ impl<G: Grain> Activation<G> {
             inner.go(Event::Emptied);
             return Next::Idle;
         }
-        let emptied = std::mem::take(batch).into();
-        *batch = std::mem::replace(&mut inner.queue, emptied).into();
+        inner.queue.swap(batch);
         Next::More(grain)
     }
 
@@ -330,7 +334,7 @@ impl<G: Grain> Activation<G> {
         mut take: impl FnMut(&mut Vec<Parcel<G::Service>>) -> Vec<Parcel<G::Service>>,
     ) -> Vec<Parcel<G::Service>> {
         let mut inner = self.inner.lock();
-        let taken = take(&mut inner.queue);
+        let taken = take(inner.queue.waiting());
         if taken.is_empty() {
             inner.cold().reader_wake = Some(waker.clone());
         }
@@ -413,7 +417,7 @@ impl<G: Grain> Activation<G> {
     pub(crate) fn close(&self, event: Event) -> (Vec<Parcel<G::Service>>, Remains<G>) {
         let mut inner = self.inner.lock();
         inner.go(event);
-        (std::mem::take(&mut inner.queue), Remains { _cold: inner.cold.take() })
+        (inner.queue.take(), Remains { _cold: inner.cold.take() })
     }
 
     pub(crate) fn keep_guard(&self, guard: Option<EndGuard>) {
@@ -435,7 +439,7 @@ impl<G: Grain> Activation<G> {
 
     /// Takes what waits in the user lane, for an activation whose right has gone.
     pub(crate) fn take_queue(&self) -> Vec<Parcel<G::Service>> {
-        std::mem::take(&mut self.inner.lock().queue)
+        self.inner.lock().queue.take()
     }
 }
 

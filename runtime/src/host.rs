@@ -305,8 +305,11 @@ impl<G: Grain> Deliver<G::Service> for Host<G> {
 
 /// A host without its type.
 pub(crate) trait AnyHost: Send + Sync {
-    fn dispatch(self: Arc<Self>, envelope: millet_core::Envelope)
-    -> BoxFuture<'static, millet_core::Outcome>;
+    fn dispatch(
+        self: Arc<Self>,
+        envelope: millet_core::Envelope,
+        poll: fn(BootTime) -> FirstPoll,
+    ) -> BoxFuture<'static, millet_core::Outcome>;
     /// Starts the idle sweep.
     fn start(&self);
     fn session_ended(&self, session: SessionId) -> (u64, u64);
@@ -322,8 +325,9 @@ impl<G: Grain> AnyHost for Host<G> {
     fn dispatch(
         self: Arc<Self>,
         envelope: millet_core::Envelope,
+        poll: fn(BootTime) -> FirstPoll,
     ) -> BoxFuture<'static, millet_core::Outcome> {
-        crate::dispatch::dispatch(self, envelope)
+        crate::dispatch::dispatch(self, envelope, poll)
     }
 
     fn start(&self) {

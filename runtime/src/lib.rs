@@ -19,6 +19,8 @@ mod fence;
 mod grain;
 mod host;
 mod life;
+#[doc(hidden)]
+pub mod mailbox;
 mod off_turn;
 mod origin;
 mod parcel;

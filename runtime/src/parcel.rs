@@ -53,8 +53,9 @@ impl<S: Hosted> Parcel<S> {
 /// How a run that a message starts gets its first poll.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum FirstPoll {
-    /// On the caller's stack, if not too deep.
-    Inline,
+    /// On the caller's stack, if not too deep. The clock was read just before: a turn that starts at once
+    /// is checked against that.
+    Inline(BootTime),
     /// By the spawner: the caller is a transport, a timer, or someone else who must not run turns.
     Spawned,
 }

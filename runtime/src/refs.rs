@@ -20,9 +20,6 @@ use crate::{
     service::{Answer, bounce},
 };
 
-/// How much longer than the deadline the remote road may take to say what it knows.
-const GRACE: Duration = Duration::from_millis(50);
-
 /// A reference to one grain of service `S`: what generated references wrap.
 pub struct GrainRef<S: Hosted> {
     road: Arc<Road<S>>,
@@ -119,7 +116,7 @@ impl<S: Hosted> GrainRef<S> {
         let to = self.target()?;
         let now = self.road.deps.clock.boottime();
         let head = self.head::<M>(to, now, false).map_err(|kind| to.refused(kind))?;
-        self.exit_check(head.deadline).await?;
+        let now = self.exit_check(head.deadline, now).await?;
         let args = match self.call_here::<M>(to, args, &head, now).await {
             Ok(answer) => return answer.map_err(|e| name(e, &to.id())),
             Err(args) => args,
@@ -139,7 +136,7 @@ impl<S: Hosted> GrainRef<S> {
         let (tx, mut rx) = oneshot::channel();
         let parcel =
             Parcel { head: head.clone(), msg: M::into_msg(args, Reply::caller(tx)), bounce: bounce::<M> };
-        if let Err(back) = host.deliver(to.key, parcel, FirstPoll::Inline, Activate::IfPreferred) {
+        if let Err(back) = host.deliver(to.key, parcel, FirstPoll::Inline(now), Activate::IfPreferred) {
             let (not, parcel) = *back;
             return match (not, M::from_msg(parcel.msg)) {
                 (NotDelivered::Elsewhere, Ok((args, _reply))) => Err(args),
@@ -159,23 +156,16 @@ impl<S: Hosted> GrainRef<S> {
         }
     }
 
-    /// The directory's road.
+    /// The directory's road, which ends the call at its deadline.
     async fn call_elsewhere<M: HostedMethod<Service = S>>(
         &self,
         to: Target<'_>,
         args: M::Args,
         head: Head,
     ) -> Result<M::Res, CallError<M::Error>> {
-        let deadline = head.deadline;
         let envelope = self.envelope::<M>(to, &args, head).map_err(PlatformError::new)?;
         drop(args);
-        let left = deadline.since(self.road.deps.clock.boottime()).saturating_add(GRACE);
-        match tokio::time::timeout(left, self.road.deps.owners.call(envelope)).await {
-            Ok(outcome) => M::decode_result(outcome),
-            Err(_) => {
-                Err(PlatformError::new(ErrorKind::Unknown { why: "no reply by the deadline".into() }).into())
-            }
-        }
+        M::decode_result(self.road.deps.owners.call(envelope).await)
     }
 
     /// Sends without waiting for a reply: at most once. `Ok` means that it was accepted here or is on its
@@ -272,10 +262,14 @@ impl<S: Hosted> GrainRef<S> {
     }
 
     /// A call made by an activation is an output of it: it leaves only under a valid lease.
-    async fn exit_check(&self, until: BootTime) -> Result<(), PlatformError> {
-        let Some(origin) = &self.origin else { return Ok(()) };
-        if origin.standing() == Standing::Valid || Box::pin(origin.leave(until)).await {
-            return Ok(());
+    /// Returns the time: `now`, if it was not waited for.
+    async fn exit_check(&self, until: BootTime, now: BootTime) -> Result<BootTime, PlatformError> {
+        let Some(origin) = &self.origin else { return Ok(now) };
+        if origin.standing() == Standing::Valid {
+            return Ok(now);
+        }
+        if Box::pin(origin.leave(until)).await {
+            return Ok(self.road.deps.clock.boottime());
         }
         Err(self.fenced())
     }

@@ -47,9 +47,14 @@ pub(crate) fn start<G: Grain>(
     first: Option<Parcel<G::Service>>,
     poll: FirstPoll,
 ) {
-    let mut run = Box::pin(run(act, grain, first));
     let depth = DEPTH.get();
-    if poll == FirstPoll::Inline && depth < limits::INLINE_DEPTH {
+    let now = match poll {
+        FirstPoll::Inline(now) if depth < limits::INLINE_DEPTH => Some(now),
+        FirstPoll::Inline(_) | FirstPoll::Spawned => None,
+    };
+    // A grain that is yet to be activated does not start its turn at once.
+    let mut run = Box::pin(run(act, now.filter(|_| grain.is_some()), grain, first));
+    if now.is_some() {
         DEPTH.set(depth + 1);
         let polled = run.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         DEPTH.set(depth);
@@ -60,8 +65,10 @@ pub(crate) fn start<G: Grain>(
     spawner.spawn("grain-run", run);
 }
 
+/// `now` was read just before, and nothing is waited for before the first turn.
 async fn run<G: Grain>(
     act: Arc<Activation<G>>,
+    mut now: Option<BootTime>,
     grain: Option<Box<G>>,
     mut first: Option<Parcel<G::Service>>,
 ) {
@@ -79,10 +86,11 @@ async fn run<G: Grain>(
     let mut told = false;
     let end = loop {
         let act = ctx.activation();
-        if act.has_system()
-            && let Err(end) = Box::pin(system_lane(act, &mut g)).await
-        {
-            break end;
+        if act.has_system() {
+            now = None;
+            if let Err(end) = Box::pin(system_lane(act, &mut g)).await {
+                break end;
+            }
         }
         let Some(parcel) = first.take().or_else(|| batch.pop_front()) else {
             if act.wants_to_quit() && act.may_be_collected(0, 0) {
@@ -100,8 +108,9 @@ async fn run<G: Grain>(
             }
             continue;
         };
-        let (parcel, now) = match admit(act, parcel, &last) {
-            Admitted::Yes(parcel, now) => (parcel, now),
+        let now = now.take().unwrap_or_else(|| act.host.deps.clock.boottime());
+        let parcel = match admit(act, parcel, &last, now) {
+            Admitted::Yes(parcel) => parcel,
             Admitted::Answered => continue,
             Admitted::End(end, parcel) => {
                 batch.push_front(parcel);
@@ -176,17 +185,21 @@ async fn callers_own<E>(
 struct LastTurn(Option<(&'static str, BootTime)>);
 
 enum Admitted<G: Grain> {
-    /// A turn may start; the clock was read just now.
-    Yes(Parcel<G::Service>, BootTime),
+    /// A turn may start.
+    Yes(Parcel<G::Service>),
     /// It was refused and has its answer.
     Answered,
     /// The activation is over; the message did not run.
     End(EndReason, Parcel<G::Service>),
 }
 
-/// The entry check: held, session valid, deadline not past.
-fn admit<G: Grain>(act: &Activation<G>, parcel: Parcel<G::Service>, last: &LastTurn) -> Admitted<G> {
-    let now = act.host.deps.clock.boottime();
+/// The entry check: held, session valid, deadline not past. `now` was read just before.
+fn admit<G: Grain>(
+    act: &Activation<G>,
+    parcel: Parcel<G::Service>,
+    last: &LastTurn,
+    now: BootTime,
+) -> Admitted<G> {
     match act.standing_at(now) {
         Standing::Valid => {}
         Standing::Ended => return Admitted::End(lost(act), parcel),
@@ -196,7 +209,7 @@ fn admit<G: Grain>(act: &Activation<G>, parcel: Parcel<G::Service>, last: &LastT
         }
     }
     if now < parcel.head.deadline {
-        return Admitted::Yes(parcel, now);
+        return Admitted::Yes(parcel);
     }
     act.host.deps.counters.expired.add(1);
     let blocker = last.0.map(|(what, since)| {
@@ -281,8 +294,9 @@ fn join<G: Grain>(
         }
         let mut admitted = Vec::with_capacity(taken.len());
         while let Some(parcel) = taken.next() {
-            match admit(act, parcel, &LastTurn::default()) {
-                Admitted::Yes(parcel, now) => {
+            let now = act.host.deps.clock.boottime();
+            match admit(act, parcel, &LastTurn::default(), now) {
+                Admitted::Yes(parcel) => {
                     act.mark_turn(G::Service::info(&parcel.msg).id, now, true);
                     admitted.push(parcel);
                 }

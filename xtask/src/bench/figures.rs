@@ -79,7 +79,8 @@ pub fn judge(goal: &Goal, ours: Option<&Samples>, other: Option<&Samples>) -> Ju
     };
     let times = goal.of.as_ref().map(|of| format!(" x {of}")).unwrap_or_default();
     let met = value.map(|v| goal.at_least.is_none_or(|b| v >= b) && goal.at_most.is_none_or(|b| v <= b));
-    let said = format!("{} {sign} {bound}{times}", goal.figure);
+    let by = goal.by.as_ref().map(|by| format!("{by}, ")).unwrap_or_default();
+    let said = format!("{by}{} {sign} {bound}{times}", goal.figure);
     Judged { figure: goal.figure.clone(), goal: said, value, met }
 }
 
@@ -113,14 +114,19 @@ mod tests {
 
     #[test]
     fn a_goal_is_met_missed_or_not_judged() {
-        let goal =
-            Goal { figure: "per_s".into(), of: Some("floor".into()), at_least: Some(0.7), at_most: None };
+        let goal = Goal {
+            figure: "per_s".into(),
+            by: None,
+            of: Some("floor".into()),
+            at_least: Some(0.7),
+            at_most: None,
+        };
         let (ours, floor) = (samples(&[6.0]), samples(&[10.0]));
         let judged = judge(&goal, Some(&ours), Some(&floor));
         assert_eq!((judged.met, judged.goal.as_str()), (Some(false), "per_s >= 0.7 x floor"));
         assert_eq!(judge(&goal, Some(&floor), Some(&floor)).met, Some(true));
         assert_eq!(judge(&goal, Some(&ours), None).met, None);
-        let most = Goal { figure: "per_s".into(), of: None, at_least: None, at_most: Some(6.0) };
+        let most = Goal { figure: "per_s".into(), by: None, of: None, at_least: None, at_most: Some(6.0) };
         assert_eq!(judge(&most, Some(&ours), None).met, Some(true));
     }
 }

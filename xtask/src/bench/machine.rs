@@ -25,21 +25,17 @@ pub struct Machine {
 impl Machine {
     /// Looks; warns where others are at work.
     pub fn look(root: &Path, profile: &str) -> Result<Self> {
-        let said = |program: &str, args: &[&str]| -> String {
-            let out = Command::new(program).args(args).current_dir(root).output();
-            out.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default()
-        };
+        let said = |program: &str, args: &[&str]| said(root, program, args);
         let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let cpu = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
         let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
         let load = load.split_whitespace().next().and_then(|l| l.parse().ok()).unwrap_or_default();
-        let changed = if said("git", &["status", "--porcelain"]).is_empty() { "" } else { " and changes" };
         let machine = Self {
             cpu: cpu.map_or_else(|| "unknown".into(), |(_, name)| name.to_owned()),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             kernel: said("uname", &["-sr"]),
             rustc: said("rustc", &["--version"]),
-            commit: said("git", &["rev-parse", "--short", "HEAD"]) + changed,
+            commit: commit(root),
             profile: profile.to_owned(),
             // The programs name no other.
             allocator: "the system's",
@@ -61,6 +57,18 @@ impl Machine {
             ),
         ]
     }
+}
+
+/// What a program says in this folder; nothing if it cannot be run.
+pub fn said(root: &Path, program: &str, args: &[&str]) -> String {
+    let out = Command::new(program).args(args).current_dir(root).output();
+    out.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default()
+}
+
+/// What is built.
+pub fn commit(root: &Path) -> String {
+    let changed = !said(root, "git", &["status", "--porcelain"]).is_empty();
+    said(root, "git", &["rev-parse", "--short", "HEAD"]) + if changed { " and changes" } else { "" }
 }
 
 /// A name that no result has yet, in the folder of results: today's date and this ending. Earlier results

@@ -13,7 +13,7 @@ use super::{
     machine::{self, Machine},
     passes::Measured,
     plot,
-    rows::Row,
+    rows::{Goal, Row},
 };
 
 /// The whole result.
@@ -134,7 +134,9 @@ impl<'a> RowReport<'a> {
             })
         };
         let sides = names.into_iter().enumerate().filter_map(side).collect();
-        let goals = row.goals.iter().map(|goal| judge(goal, ours, goal.of.as_deref().and_then(of))).collect();
+        let judged =
+            |goal: &Goal| judge(goal, goal.by.as_deref().map_or(ours, of), goal.of.as_deref().and_then(of));
+        let goals = row.goals.iter().map(judged).collect();
         Self { name: &row.name, work: &row.work, sides, goals, missing: &row.missing }
     }
 
@@ -212,12 +214,14 @@ mod tests {
         );
     }
 
-    /// Ours stands beside each floor with a ratio, goals are judged by it, and a missing peer judges nothing.
+    /// Ours stands beside each floor with a ratio, goals are judged by it or by the side that they name, and a
+    /// missing peer judges nothing.
     #[test]
     fn a_row_is_summed_up_with_ratios_and_goals() {
         let row: Row = serde_json::from_str(
             r#"{"name": "ask", "work": "asks", "sides": [{"name": "millet"}, {"name": "floor"}],
                 "goals": [{"figure": "per_s", "of": "floor", "at_least": 0.7, "at_most": null},
+                          {"figure": "per_s", "by": "floor", "of": null, "at_least": null, "at_most": 9.0},
                           {"figure": "per_s", "of": "peer", "at_least": 6.0, "at_most": null}],
                 "peers": [{"name": "peer", "row": "a/p", "figure": "per_s", "theirs": "ops", "scale": 1.0}],
                 "missing": []}"#,
@@ -233,6 +237,6 @@ mod tests {
         assert_eq!(report.sides.len(), 2);
         assert!(report.sides[0].ours_over_it.is_empty());
         assert_eq!(report.sides[1].ours_over_it["per_s"].median, 0.8);
-        assert_eq!(report.goals.iter().map(|g| g.met).collect::<Vec<_>>(), [Some(true), None]);
+        assert_eq!(report.goals.iter().map(|g| g.met).collect::<Vec<_>>(), [Some(true), Some(false), None]);
     }
 }

@@ -27,17 +27,22 @@ pub struct Side {
 impl Side {
     /// The program that it starts and that is not installed.
     pub fn lacks(&self) -> Option<&str> {
-        let needed = self.needs.as_deref()?;
-        let folders = std::env::var_os("PATH")?;
-        let there = std::env::split_paths(&folders).any(|folder| folder.join(needed).is_file());
-        (!there).then_some(needed)
+        self.needs.as_deref().filter(|needed| !is_installed(needed))
     }
+}
+
+/// Whether a program can be started by its name.
+pub fn is_installed(program: &str) -> bool {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&folders).any(|folder| folder.join(program).is_file())
 }
 
 /// What is wanted of a figure of ours; with `of`, times that side's or peer's.
 #[derive(Clone, Deserialize)]
 pub struct Goal {
     pub figure: String,
+    /// The side whose figure it is; none: the first.
+    pub by: Option<String>,
     pub of: Option<String>,
     pub at_least: Option<f64>,
     pub at_most: Option<f64>,
@@ -53,7 +58,7 @@ pub struct Peer {
     pub scale: f64,
 }
 
-/// Asks the program for what it has: `list` rows, `sweeps`.
+/// Asks the program for what it has: `list` rows, `sweeps`, `counts`.
 pub fn read<T: DeserializeOwned>(binary: &Path, what: &str) -> Result<Vec<T>> {
     let listed = Command::new(binary).arg(what).output().context("cannot run the benchmarks")?;
     ensure!(listed.status.success(), "{} {what} failed", binary.display());

@@ -5,12 +5,14 @@
 use std::{
     pin::Pin,
     sync::{Arc, atomic::Ordering},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
-use futures::{Stream, StreamExt, stream::FuturesUnordered};
+use futures::{FutureExt, Stream, StreamExt, stream::FuturesUnordered};
 use millet_core::{
-    AppError, BoxFuture, CallError, ErrorKind, Outcome, PlatformError, SessionId, SessionLease, limits,
+    AppError, BootTime, BoxFuture, CallError, ErrorKind, Outcome, PlatformError, SessionId, SessionLease,
+    limits,
 };
 use millet_proto::{
     peer::{Hello, PROTOCOL, call_from_wire, reply_to_wire},
@@ -24,6 +26,7 @@ use super::{
     Transport,
     bound::ClockBound,
     hello::{Us, check},
+    lane::FRAME_MESSAGES,
     link::{PING, SILENCE},
     writer::{Lane, Writer},
 };
@@ -36,6 +39,9 @@ const CREDIT: u32 = 16_384;
 const BYTES: usize = 64 * 1024 * 1024;
 /// The first frame must come within this, or the stream is closed (a silent connection holds memory).
 const HELLO: Duration = Duration::from_secs(5);
+/// Turns of one frame may run for so long in the order in which their calls came, on the lane's thread; a
+/// frame that takes longer is spread over all.
+const INLINE: Duration = Duration::from_micros(200);
 /// How often a frozen writer is given another look at its session.
 const TICK: Duration = Duration::from_millis(20);
 
@@ -112,8 +118,11 @@ impl Peer for Service {
         match self.transport.accept(&hello).await {
             Ok((peer, taken)) => {
                 let frames = Writer::new(taken.lane.clone()).map(Ok);
-                let task = lane_task(self.transport.clone(), peer, taken, hello, incoming);
-                self.transport.world.io.spawn("peer inbound lane", task);
+                let task = lane_task(self.transport.clone(), peer, taken, hello.clone(), incoming);
+                let world = &self.transport.world;
+                // Calls where their turns run; what keeps the link alive where no turn can hold it up.
+                let spawner = if hello.lane == 0 { &world.io } else { &world.spawner };
+                spawner.spawn("peer inbound lane", task);
                 Ok(Response::new(Box::pin(frames)))
             }
             Err(why) => {
@@ -252,8 +261,16 @@ fn held(call: &wire::Call) -> usize {
 /// A call or a frame of its chain without its texts, about.
 const CALL: usize = 128;
 
-/// An answer on its way back: call id, bytes that its call held, outcome.
-type Running = BoxFuture<'static, (u64, usize, Outcome)>;
+/// A call that has ended: its id, bytes that it held, its outcome.
+type Ended = (u64, usize, Outcome);
+/// An answer on its way back.
+type Running = BoxFuture<'static, Ended>;
+
+/// A call that was given to the runtime.
+enum Call {
+    Ended(u64, Outcome),
+    Running(Running),
+}
 
 impl Reader {
     async fn control(&self, mut incoming: Streaming<PeerFrame>) -> String {
@@ -292,14 +309,21 @@ impl Reader {
 
     async fn calls(&self, mut incoming: Streaming<PeerFrame>) -> String {
         let mut running: FuturesUnordered<Running> = FuturesUnordered::new();
+        let mut ended = Vec::new();
         // Bytes of calls in flight, and of answers that waited when last looked at.
         let (mut bytes, mut waiting) = (0, 0);
         let mut ticks = tokio::time::interval(TICK);
         loop {
             tokio::select! {
-                Some((id, held, outcome)) = running.next(), if !running.is_empty() => {
-                    bytes -= held;
-                    waiting = self.answer(id, outcome);
+                Some(first) = running.next(), if !running.is_empty() => {
+                    ended.push(first);
+                    // Who ends at the same time is answered with it.
+                    tokio::task::yield_now().await;
+                    while ended.len() < FRAME_MESSAGES
+                        && let Some(Some(next)) = running.next().now_or_never()
+                    {
+                        ended.push(next);
+                    }
                 }
                 frame = incoming.message(), if bytes + waiting < BYTES => match frame {
                     Ok(Some(frame)) => {
@@ -313,68 +337,81 @@ impl Reader {
                         if frame.farewell() == wire::Farewell::Done {
                             self.done.cancel();
                         }
+                        let inline_until = self.transport.world.clock.boottime().after(INLINE);
                         for call in frame.calls {
                             let held = held(&call);
                             bytes += held;
-                            running.push(self.take(call, held));
+                            match self.take(call, held, inline_until) {
+                                Call::Ended(id, outcome) => ended.push((id, held, outcome)),
+                                Call::Running(call) => running.push(call),
+                            }
                         }
                     }
                     Ok(None) => return "closed by the peer".into(),
                     Err(status) => return format!("lost: {}", status.message()),
                 },
-                _ = ticks.tick() => waiting = self.lane.with(|state| state.reply_bytes()),
+                _ = ticks.tick() => {}
             }
+            bytes -= ended.iter().map(|(_, held, _)| held).sum::<usize>();
+            waiting = self.answer(ended.drain(..));
         }
     }
 
-    /// Gives one call to the runtime. New futures are polled in the order they were pushed, so that
-    /// messages reach a mailbox in the order they were sent.
-    fn take(&self, call: wire::Call, held: usize) -> Running {
+    /// Gives one call to the runtime: messages reach a mailbox in the order in which they were sent. The
+    /// turn may run here until it first waits; after `inline_until`, what is left of a frame is spread over
+    /// the grains' threads.
+    fn take(&self, call: wire::Call, held: usize, inline_until: BootTime) -> Call {
         let id = call.id;
-        let ready = |kind: ErrorKind| -> Running {
-            Box::pin(std::future::ready((id, held, Err(PlatformError::new(kind).into()))))
-        };
+        let ended = |kind: ErrorKind| Call::Ended(id, Err(PlatformError::new(kind).into()));
         let now = self.transport.world.clock.boottime();
         let Some(deadline) = self.peer.bound.lock().local_deadline(call.deadline_ms, now) else {
-            return ready(ErrorKind::Unavailable {
+            return ended(ErrorKind::Unavailable {
                 what: "the clocks of two nodes are not bounded by a fresh ping".into(),
             });
         };
         let envelope = match call_from_wire(call, self.session, deadline) {
             Ok(envelope) => envelope,
-            Err(e) => return ready(e.into()),
+            Err(e) => return ended(e.into()),
         };
         if deadline <= now {
-            return ready(ErrorKind::DeadlineExceeded { blocker: Some("the link".into()) });
+            return ended(ErrorKind::DeadlineExceeded { blocker: Some("the link".into()) });
         }
-        match self.transport.residents() {
-            Some(residents) => {
-                let outcome = residents.dispatch(envelope);
-                Box::pin(async move { (id, held, outcome.await) })
-            }
-            None => ready(ErrorKind::Unavailable { what: "this node is starting or stopping".into() }),
+        let Some(residents) = self.transport.residents() else {
+            return ended(ErrorKind::Unavailable { what: "this node is starting or stopping".into() });
+        };
+        let mut outcome = if now < inline_until {
+            residents.dispatch_inline(envelope)
+        } else {
+            residents.dispatch(envelope)
+        };
+        match outcome.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(outcome) => Call::Ended(id, outcome),
+            // Polled again, with a waker, where it waits.
+            Poll::Pending => Call::Running(Box::pin(async move { (id, held, outcome.await) })),
         }
     }
 
-    /// Queues an answer; returns how many bytes of them wait now.
-    fn answer(&self, id: u64, outcome: Outcome) -> usize {
-        let size = match &outcome {
-            Ok(b) | Err(CallError::App(AppError::Encoded(b))) => b.len(),
-            Err(CallError::App(AppError::Refusal(r))) => r.details.len() + r.message.len(),
-            Err(CallError::Platform(_)) => 0,
-        };
-        let outcome = if size > limits::MESSAGE_BYTES {
-            // The turn ran; what it said cannot be said.
-            let why =
-                format!("a result of {size} bytes is over the limit of {} bytes", limits::MESSAGE_BYTES);
-            Err(PlatformError::new(ErrorKind::Unknown { why }).into())
-        } else {
-            outcome
-        };
-        let reply = reply_to_wire(id, outcome);
+    /// Queues answers; returns how many bytes of them wait now.
+    fn answer(&self, ended: impl Iterator<Item = Ended>) -> usize {
+        let replies: Vec<_> = ended.map(|(id, _, outcome)| reply_to_wire(id, sayable(outcome))).collect();
         self.lane.with(|state| {
-            state.reply(reply);
+            replies.into_iter().for_each(|reply| state.reply(reply));
             state.reply_bytes()
         })
     }
+}
+
+/// What is not too large to be said.
+fn sayable(outcome: Outcome) -> Outcome {
+    let size = match &outcome {
+        Ok(b) | Err(CallError::App(AppError::Encoded(b))) => b.len(),
+        Err(CallError::App(AppError::Refusal(r))) => r.details.len() + r.message.len(),
+        Err(CallError::Platform(_)) => 0,
+    };
+    if size <= limits::MESSAGE_BYTES {
+        return outcome;
+    }
+    // The turn ran; what it said cannot be said.
+    let why = format!("a result of {size} bytes is over the limit of {} bytes", limits::MESSAGE_BYTES);
+    Err(PlatformError::new(ErrorKind::Unknown { why }).into())
 }

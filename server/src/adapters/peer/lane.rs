@@ -1,8 +1,9 @@
 //! One lane's state: what waits to be written, what waits for an answer, and how much the other side
 //! will still take. Pure: the caller brings the time, the drivers in `link` and `inbound` do the I/O.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::VecDeque;
 
+use hashbrown::HashMap;
 use millet_core::BootTime;
 use millet_proto::wire;
 use prost::Message as _;
@@ -36,7 +37,8 @@ pub struct LaneState<T> {
     written_to: u64,
     credit: u64,
     pending: HashMap<u64, (BootTime, T)>,
-    deadlines: BTreeSet<(BootTime, u64)>,
+    /// No call that waits has a deadline before this.
+    earliest: BootTime,
     replies: VecDeque<(wire::CallReply, usize)>,
     reply_bytes: usize,
     owed: u32,
@@ -60,7 +62,7 @@ impl<T> LaneState<T> {
             written_to: 0,
             credit: 0,
             pending: HashMap::new(),
-            deadlines: BTreeSet::new(),
+            earliest: BootTime::NEVER,
             replies: VecDeque::new(),
             reply_bytes: 0,
             owed: 0,
@@ -84,14 +86,13 @@ impl<T> LaneState<T> {
         self.queued_bytes += bytes;
         self.calls.push_back((call, bytes));
         self.pending.insert(self.next_id, (deadline, waiter));
-        self.deadlines.insert((deadline, self.next_id));
+        self.earliest = self.earliest.min(deadline);
         Ok(self.next_id)
     }
 
     /// Nobody waits for this call any more; if it has not been written, it never will be.
     pub fn abandon(&mut self, id: u64) -> Option<T> {
-        let (deadline, waiter) = self.pending.remove(&id)?;
-        self.deadlines.remove(&(deadline, id));
+        let (_, waiter) = self.pending.remove(&id)?;
         // An unwritten call leaves the queue too: a peer without credit must not make it grow.
         if let Ok(at) = self.calls.binary_search_by_key(&id, |(call, _)| call.id)
             && let Some((_, bytes)) = self.calls.remove(at)
@@ -108,14 +109,20 @@ impl<T> LaneState<T> {
 
     /// Takes out every call whose deadline has come.
     pub fn expire(&mut self, now: BootTime) -> Vec<(T, Written)> {
-        let mut out = Vec::new();
-        while let Some(&(deadline, id)) = self.deadlines.first() {
-            if deadline > now {
-                break;
-            }
-            let written = self.written(id);
-            out.extend(self.abandon(id).map(|w| (w, written)));
+        if now < self.earliest {
+            return Vec::new();
         }
+        // Seldom: most calls are answered long before.
+        let late = self.pending.iter().filter(|(_, (deadline, _))| *deadline <= now);
+        let mut late: Vec<_> = late.map(|(id, (deadline, _))| (*deadline, *id)).collect();
+        late.sort_unstable();
+        let expire = |(_, id)| {
+            let written = self.written(id);
+            self.abandon(id).map(|waiter| (waiter, written))
+        };
+        let out = late.into_iter().filter_map(expire).collect();
+        let left = self.pending.values().map(|(deadline, _)| *deadline);
+        self.earliest = left.min().unwrap_or(BootTime::NEVER);
         out
     }
 
@@ -150,7 +157,6 @@ impl<T> LaneState<T> {
         self.calls.clear();
         self.replies.clear();
         (self.queued_bytes, self.reply_bytes) = (0, 0);
-        self.deadlines.clear();
         let mut out: Vec<_> = self.pending.drain().collect();
         out.sort_unstable_by_key(|(id, _)| *id);
         let written = |id| if id <= written_to { Written::Maybe } else { Written::No };

@@ -47,6 +47,9 @@ const PARTING: ErrorKind = ErrorKind::Moved { holder: None, node: None, grant: N
 
 type Waiter = oneshot::Sender<Outcome>;
 
+/// A lane that was opened: what comes on it, its first frame, and the calls that the listener takes.
+type Opened = (Streaming<wire::PeerFrame>, wire::PeerFrame, u32);
+
 /// The lanes from one session of ours to one of a peer's.
 pub(super) struct Link {
     to: PeerId,
@@ -200,8 +203,8 @@ impl Link {
     /// Connects and keeps the control lane; returns why it ended.
     async fn connection(self: &Arc<Self>, dial: Dial) -> String {
         let open = async {
-            let channel = dial.connect(&self.to.addr).await.map_err(|e| e.to_string())?;
-            self.open(channel).await
+            let control = dial.connect(&self.to.addr).await.map_err(|e| e.to_string())?;
+            self.open(control, dial).await
         };
         match tokio::time::timeout(HANDSHAKE, open).await {
             Ok(Ok(control)) => self.control(control).await,
@@ -221,6 +224,7 @@ impl Link {
     async fn open(
         self: &Arc<Self>,
         channel: Channel,
+        dial: Dial,
     ) -> Result<(Streaming<wire::PeerFrame>, ClockBound), String> {
         let (mut control, mut frame, credit) = self.open_lane(&channel, 0).await?;
         let mut bound = ClockBound::default();
@@ -236,26 +240,47 @@ impl Link {
             }
             frame = next_frame(&mut control).await?;
         }
-        let lanes =
-            futures::future::try_join_all((1..self.lanes.len()).map(|n| self.open_lane(&channel, n))).await?;
         let transport = self.transport.upgrade().ok_or("this node is shutting down")?;
+        let lanes = self.call_lanes_opened(&transport, dial).await?;
         // No lane may send before all are open: what a half-open link has written would be lost with it.
         // The first frame may say more than hello.
         self.lanes[0].with(|state| state.add_credit(credit));
         for (n, (stream, first, credit)) in (1..).zip(lanes) {
             self.lanes[n].with(|state| state.add_credit(credit));
             self.answered(n, first);
-            transport.world.io.spawn("peer lane", Box::pin(self.clone().answers(n, stream)));
+            transport.world.spawner.spawn("peer lane", Box::pin(self.clone().answers(n, stream)));
         }
         Ok((control, bound))
     }
 
+    /// Opens the call lanes over a connection of their own, which the grains' threads serve: a caller wakes
+    /// nobody on another thread, and who calls at the same time gets into the same frame. What keeps the
+    /// link alive stays where no turn can hold it up.
+    async fn call_lanes_opened(
+        self: &Arc<Self>,
+        transport: &Arc<Transport>,
+        dial: Dial,
+    ) -> Result<Vec<Opened>, String> {
+        let (opened, heard) = oneshot::channel();
+        let link = self.clone();
+        let open = async move {
+            let channel = dial.connect(&link.to.addr).await.map_err(|e| e.to_string())?;
+            futures::future::try_join_all((1..link.lanes.len()).map(|n| link.open_lane(&channel, n))).await
+        };
+        let open = async move {
+            // Who asked may have gone: then the lanes are closed with what is dropped here.
+            let _ = opened.send(tokio::time::timeout(HANDSHAKE, open).await);
+        };
+        transport.world.spawner.spawn("peer lanes", Box::pin(open));
+        match heard.await {
+            Ok(Ok(lanes)) => lanes,
+            Ok(Err(_)) => Err(format!("no call lanes within {HANDSHAKE:?}")),
+            Err(_) => Err("the task that opens call lanes has ended".into()),
+        }
+    }
+
     /// Opens one lane and reads the first frame; the listener's hello in it says how many calls it takes.
-    async fn open_lane(
-        &self,
-        channel: &Channel,
-        lane: usize,
-    ) -> Result<(Streaming<wire::PeerFrame>, wire::PeerFrame, u32), String> {
+    async fn open_lane(&self, channel: &Channel, lane: usize) -> Result<Opened, String> {
         let mut client = PeerClient::new(channel.clone())
             .max_decoding_message_size(FRAME_LIMIT)
             .max_encoding_message_size(FRAME_LIMIT);
