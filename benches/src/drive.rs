@@ -35,11 +35,37 @@ pub async fn many<T: Target>(
     asks: u64,
     others: &[u32],
 ) -> Result<Figures> {
+    let work = |caller, each| stepping(target.clone(), caller * 7919 % keys, keys, each);
+    measured(callers, asks, others, work).await
+}
+
+/// As [`many`], each key drawn anew from `0..keys`, all alike; every run draws the same.
+pub async fn many_random<T: Target>(
+    target: &T,
+    callers: u64,
+    keys: u64,
+    asks: u64,
+    others: &[u32],
+) -> Result<Figures> {
+    let work = |caller, each| drawing(target.clone(), caller, keys, each);
+    measured(callers, asks, others, work).await
+}
+
+/// Every caller's work, a tenth of it unmeasured and then all.
+async fn measured<Work>(
+    callers: u64,
+    asks: u64,
+    others: &[u32],
+    work: impl Fn(u64, u64) -> Work,
+) -> Result<Figures>
+where
+    Work: Future<Output = Result<Vec<u32>>> + Send + 'static,
+{
     let each = (asks / callers).max(1);
-    round(target, callers, keys, each.div_ceil(10)).await?;
+    round(callers, |caller| work(caller, each.div_ceil(10))).await?;
     let cpu = Cpu::start(others)?;
     let start = Instant::now();
-    let mut latencies = round(target, callers, keys, each).await?;
+    let mut latencies = round(callers, |caller| work(caller, each)).await?;
     let took = start.elapsed();
     let done = (each * callers) as f64;
     let mut figures = vec![("per_s", done / took.as_secs_f64()), ("cpu_us", cpu.us()? / done)];
@@ -53,11 +79,11 @@ pub fn asked(callers: u64, asks: u64) -> u64 {
     callers * (each + each.div_ceil(10))
 }
 
-async fn round<T: Target>(target: &T, callers: u64, keys: u64, each: u64) -> Result<Vec<u32>> {
-    let mut tasks = JoinSet::new();
-    for caller in 0..callers {
-        tasks.spawn(one_caller(target.clone(), caller * 7919 % keys, keys, each));
-    }
+async fn round<Work>(callers: u64, work: impl Fn(u64) -> Work) -> Result<Vec<u32>>
+where
+    Work: Future<Output = Result<Vec<u32>>> + Send + 'static,
+{
+    let mut tasks: JoinSet<_> = (0..callers).map(work).collect();
     let mut all = Vec::new();
     while let Some(done) = tasks.join_next().await {
         all.append(&mut done.context("a caller panicked")??);
@@ -65,18 +91,48 @@ async fn round<T: Target>(target: &T, callers: u64, keys: u64, each: u64) -> Res
     Ok(all)
 }
 
-async fn one_caller<T: Target>(target: T, first: u64, keys: u64, asks: u64) -> Result<Vec<u32>> {
-    let mut latencies = Vec::with_capacity(usize::try_from(asks)?);
+/// Keys from the first on, in steps of 31.
+async fn stepping<T: Target>(target: T, first: u64, keys: u64, asks: u64) -> Result<Vec<u32>> {
     let mut key = first;
-    for _ in 0..asks {
-        let start = Instant::now();
-        let sum = target.ask(key, 1).await?;
-        latencies.push(nanos(start.elapsed()));
-        ensure!(sum >= 1, "counter {key} answered {sum} after 1 was added");
+    one_caller(target, asks, move || {
+        let now = key;
         key += 31;
         if key >= keys {
             key %= keys;
         }
+        now
+    })
+    .await
+}
+
+/// Keys drawn by a generator of the caller's own; another one for another number of asks, so that what was
+/// asked unmeasured is not asked again.
+async fn drawing<T: Target>(target: T, caller: u64, keys: u64, asks: u64) -> Result<Vec<u32>> {
+    let mut state = (caller << 32 | asks) + 1;
+    one_caller(target, asks, move || draw(&mut state, keys)).await
+}
+
+/// The next number below `below` (splitmix64).
+fn draw(state: &mut u64, below: u64) -> u64 {
+    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let mut z = (*state ^ (*state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    let scaled = u128::from(z ^ (z >> 31)) * u128::from(below);
+    (scaled >> 64) as u64
+}
+
+async fn one_caller<T: Target>(
+    target: T,
+    asks: u64,
+    mut next: impl FnMut() -> u64 + Send,
+) -> Result<Vec<u32>> {
+    let mut latencies = Vec::with_capacity(usize::try_from(asks)?);
+    for _ in 0..asks {
+        let key = next();
+        let start = Instant::now();
+        let sum = target.ask(key, 1).await?;
+        latencies.push(nanos(start.elapsed()));
+        ensure!(sum >= 1, "counter {key} answered {sum} after 1 was added");
     }
     Ok(latencies)
 }
@@ -84,16 +140,10 @@ async fn one_caller<T: Target>(target: T, first: u64, keys: u64, asks: u64) -> R
 /// One caller, one key, one ask after the other, each timed; a tenth unmeasured before.
 /// `p50_us`, `p99_us`, `per_s`, and `cpu_us` an ask.
 pub async fn one<T: Target>(target: &T, key: u64, asks: u64, others: &[u32]) -> Result<Figures> {
-    one_caller(target.clone(), key, key + 1, asks.div_ceil(10)).await?;
+    one_caller(target.clone(), asks.div_ceil(10), || key).await?;
     let cpu = Cpu::start(others)?;
     let start = Instant::now();
-    let mut latencies = Vec::with_capacity(usize::try_from(asks)?);
-    for _ in 0..asks {
-        let start = Instant::now();
-        let sum = target.ask(key, 1).await?;
-        latencies.push(nanos(start.elapsed()));
-        ensure!(sum >= 1, "counter {key} answered {sum} after 1 was added");
-    }
+    let mut latencies = one_caller(target.clone(), asks, || key).await?;
     let took = start.elapsed();
     let mut figures = vec![("per_s", asks as f64 / took.as_secs_f64()), ("cpu_us", cpu.us()? / asks as f64)];
     figures.extend(quantiles(&mut latencies));
@@ -189,6 +239,13 @@ mod tests {
         let mut latencies: Vec<u32> = (1..=100).rev().map(|n| n * 1000).collect();
         assert_eq!(quantiles(&mut latencies), [("p50_us", 50.0), ("p99_us", 99.0)]);
         assert!(quantiles(&mut []).is_empty());
+    }
+
+    #[test]
+    fn drawn_keys_are_spread_over_all_and_no_others() {
+        let (mut state, mut counts) = (1, [0_u32; 10]);
+        (0..10_000).for_each(|_| counts[usize::try_from(draw(&mut state, 10)).unwrap()] += 1);
+        assert!(counts.iter().all(|count| (800..1200).contains(count)), "{counts:?}");
     }
 
     #[test]

@@ -18,6 +18,8 @@ use crate::{
     child::{self, Child},
     counter::Count,
     drive,
+    echo::Echoing,
+    spread::Spread,
     stored::{Leased, LeasedCounters},
 };
 
@@ -25,6 +27,8 @@ use crate::{
 const NODE: &str = "node";
 /// A node of leased counters that joins members, and asks its own when told to.
 const WORKER: &str = "worker";
+/// A node of the sweeps' grains that joins members.
+const HOST: &str = "host";
 /// Runs the rest of its words under a launcher.
 const LAUNCH: &str = "launch";
 
@@ -36,6 +40,10 @@ pub fn run(words: &[&str]) -> Result<()> {
     match words {
         [NODE, dir, peer, members, first] => host(dir, peer, members, *first == "first"),
         [WORKER, dir, members] => work(dir, members),
+        [HOST, dir, members] => {
+            drop(child::end_with_parent());
+            serve(joining(Path::new(dir), &list(members)).grain::<Spread>().grain::<Echoing>(), false)
+        }
         #[cfg(target_os = "linux")]
         [LAUNCH, rest @ ..] => {
             let mut command = vec![std::env::current_exe()?.into_os_string(), "child".into()];
@@ -43,7 +51,9 @@ pub fn run(words: &[&str]) -> Result<()> {
             std::process::exit(millet::launcher::run(&command)?.into())
         }
         _ => {
-            bail!("a child is told: {NODE} FOLDER PEER MEMBERS FIRST, {WORKER} FOLDER MEMBERS, or {LAUNCH} …")
+            bail!(
+                "a child is told: {NODE} FOLDER PEER MEMBERS FIRST, {WORKER} or {HOST} FOLDER MEMBERS, {LAUNCH} …"
+            )
         }
     }
 }
@@ -56,9 +66,14 @@ fn host(dir: &str, peer: &str, members: &str, first: bool) -> Result<()> {
     drop(child::end_with_parent());
     let members = list(members);
     let builder = Node::builder().config(settings(Path::new(dir), peer, &members)).grain::<Count>();
+    serve(builder, first && !members.is_empty())
+}
+
+/// Runs a node until the parent ends; says its address when it is ready.
+fn serve(builder: NodeBuilder, forms: bool) -> Result<()> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?.block_on(async {
         let node = builder.launch().await?;
-        if first && !members.is_empty() {
+        if forms {
             node.form_cluster().await?;
         }
         node.ready().await;
@@ -169,6 +184,12 @@ impl Members {
             true => Child::start(&words),
             false => Child::start(&[words[0], words[2], words[3], words[4]]),
         }
+    }
+
+    /// A node of the sweeps' grains, in a process of its own; it is ready when it says so.
+    pub fn host_process(&self, name: &str) -> Result<Child> {
+        let dir = self.folder.path().join(name).display().to_string();
+        Child::spawn(&["child", HOST, &dir, &self.addresses.join(",")])
     }
 
     /// Their process ids.

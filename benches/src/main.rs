@@ -1,22 +1,30 @@
 //! The benchmarks' program. `cargo xtask bench` builds it, asks it what there is, and runs one side of one
 //! row per process; a figure can be had by hand with `cargo run --release -p millet-benches -- run ROW SIDE`.
+//! So it does with the points of the sweeps (`--sweeps`): `… -- sweep NAME POINT`.
 //!
 //! `row`: what a row is; `rows`: the table, one file each; `floors`: what ours is compared with; `drive` and
-//! `tells`: the loops that all sides share; `bare`: a mailbox alone; `child`, `host`: other processes. `counts`: single operations whose
-//! instructions are counted, not timed.
+//! `tells`: the loops that all sides share; `bare`: a mailbox alone; `child`, `host`: other processes. `sweep`,
+//! `sweeps`: how cost grows, one file each; `spread`, `echo`: their grains; `meta`: the metadata machine by
+//! hand. `counts`: single operations whose instructions are counted, not timed.
 
 mod bare;
 mod child;
 mod counter;
 mod counts;
 mod drive;
+mod echo;
 mod floors;
 mod host;
+mod memory;
+mod meta;
 mod node;
 mod row;
 mod rows;
 mod solo;
+mod spread;
 mod stored;
+mod sweep;
+mod sweeps;
 mod tells;
 
 use std::process::ExitCode;
@@ -24,11 +32,14 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 
 use counts::COUNTS;
-use row::Size;
+use row::{Figures, Size};
 use rows::ROWS;
+use sweeps::SWEEPS;
 
 const USAGE: &str = "usage: millet-benches list
        millet-benches run ROW SIDE [--smoke]
+       millet-benches sweeps
+       millet-benches sweep NAME POINT [--smoke]
        millet-benches counts
        millet-benches count NAME OPS";
 
@@ -49,6 +60,9 @@ fn act(words: &[&str]) -> Result<()> {
         ["list"] => println!("{}", serde_json::to_string(ROWS)?),
         ["run", row, side] => run(row, side, Size { smoke: false })?,
         ["run", row, side, "--smoke"] => run(row, side, Size { smoke: true })?,
+        ["sweeps"] => println!("{}", serde_json::to_string(SWEEPS)?),
+        ["sweep", name, point] => sweep(name, point, Size { smoke: false })?,
+        ["sweep", name, point, "--smoke"] => sweep(name, point, Size { smoke: true })?,
         ["counts"] => println!("{}", serde_json::to_string(COUNTS)?),
         ["count", name, ops] => count(name, ops.parse().context("OPS is a number")?)?,
         // For the rows' own other processes.
@@ -73,9 +87,30 @@ fn run(row: &str, side: &str, size: Size) -> Result<()> {
         format!("{} has no side {side:?}; there are {}", row.name, names.join(", "))
     })?;
     let figures = (side.run)(size).with_context(|| format!("{}, {}", row.name, side.name))?;
+    print(figures);
+    Ok(())
+}
+
+/// Does one point's work once and prints its figures as a JSON object; where the machine cannot, why.
+fn sweep(name: &str, point: &str, size: Size) -> Result<()> {
+    let sweep = SWEEPS.iter().find(|s| s.name == name).with_context(|| {
+        let names: Vec<&str> = SWEEPS.iter().map(|s| s.name).collect();
+        format!("no sweep {name:?}; there are {}", names.join(", "))
+    })?;
+    let point = point.parse().with_context(|| format!("{point:?} is no point of {name}"))?;
+    match memory::shortage((sweep.memory)(point))? {
+        Some(why) => println!("{}", serde_json::json!({ MISSING: why })),
+        None => print((sweep.run)(point, size).with_context(|| format!("{name} at {point}"))?),
+    }
+    Ok(())
+}
+
+/// Stands where the figures would be.
+const MISSING: &str = "missing";
+
+fn print(figures: Figures) {
     let figures: serde_json::Map<_, _> = figures.into_iter().map(|(k, v)| (k.to_owned(), v.into())).collect();
     println!("{}", serde_json::Value::Object(figures));
-    Ok(())
 }
 
 /// Does one operation so many times and prints nothing: what it costs is seen from outside.
@@ -106,6 +141,17 @@ mod tests {
                     assert!(known.any(|name| name == of), "{}: a goal names {of:?}", row.name);
                 }
             }
+        }
+    }
+
+    /// The small form takes the first two, and a plot needs a line.
+    #[test]
+    fn sweeps_are_named_once_and_their_points_rise() {
+        let mut names = BTreeSet::new();
+        for sweep in SWEEPS {
+            assert!(names.insert(sweep.name), "{} twice", sweep.name);
+            assert!(sweep.points.len() >= 2 && sweep.points[0] > 0, "{}", sweep.name);
+            assert!(sweep.points.is_sorted_by(|a, b| a < b), "{}", sweep.name);
         }
     }
 

@@ -4,13 +4,14 @@
 //! The figure is the growth of resident memory as the kernel counts it. That is an upper bound on what
 //! the grains need, and needs no allocator hook, which would be `unsafe` code.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use millet_core::Key;
 
 use crate::{
     counter::{Add, Count, Counter},
     drive::Target,
     floors::cell::Cells,
+    memory::resident_bytes,
     row::{Figures, Goal, Peer, Row, Side, Size},
     solo,
 };
@@ -75,15 +76,4 @@ async fn grown(grains: u64, touch: impl AsyncFn(u64) -> Result<u64>) -> Result<F
     }
     let grown = resident_bytes()?.saturating_sub(before);
     Ok(vec![("bytes", grown as f64 / grains as f64)])
-}
-
-/// Resident memory of this process, from the kernel's own count of pages. (`statm` would be cheaper, but
-/// is kept per thread and lags behind.)
-fn resident_bytes() -> Result<u64> {
-    let rollup = std::fs::read_to_string("/proc/self/smaps_rollup")
-        .context("this benchmark needs Linux's /proc/self/smaps_rollup")?;
-    let line =
-        rollup.lines().find_map(|line| line.strip_prefix("Rss:")).context("smaps_rollup has no Rss line")?;
-    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().context("Rss is not a number of kB")?;
-    Ok(kib * 1024)
 }

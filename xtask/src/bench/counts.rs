@@ -11,12 +11,12 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    machine::{commit, said},
     passes::bounded,
-    report::{commit, said},
     rows::is_installed,
 };
 
@@ -28,13 +28,6 @@ const LIMIT: Duration = Duration::from_secs(120);
 pub struct Count {
     pub name: String,
     pub work: String,
-}
-
-/// Asks the program.
-pub fn read(binary: &Path) -> Result<Vec<Count>> {
-    let listed = Command::new(binary).arg("counts").output().context("cannot run the benchmarks")?;
-    ensure!(listed.status.success(), "{} counts failed", binary.display());
-    serde_json::from_slice(&listed.stdout).context("reading the list of operations")
 }
 
 /// Counts taken of one profile, and of what.

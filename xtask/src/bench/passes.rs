@@ -91,11 +91,20 @@ pub fn smoke(binary: &Path, rows: &[Row]) -> Result<bool> {
 
 /// One side's work, once.
 fn one(binary: &Path, row: &Row, side: &str, smoke: bool) -> Result<BTreeMap<String, f64>> {
+    figures(&said(binary, &["run", &row.name, side], smoke)?)
+}
+
+/// Runs the benchmarks' program with these words, in full or in small form; what it said.
+pub fn said(binary: &Path, words: &[&str], smoke: bool) -> Result<String> {
     let mut command = Command::new(binary);
-    command.args(["run", &row.name, side]).args(smoke.then_some("--smoke"));
-    let out = bounded(&mut command, if smoke { SMOKE_LIMIT } else { LIMIT })?;
+    command.args(words).args(smoke.then_some("--smoke"));
+    bounded(&mut command, if smoke { SMOKE_LIMIT } else { LIMIT })
+}
+
+/// The figures in what it said.
+pub fn figures(said: &str) -> Result<BTreeMap<String, f64>> {
     let figures: BTreeMap<String, f64> =
-        serde_json::from_str(out.trim()).with_context(|| format!("its figures are {out:?}"))?;
+        serde_json::from_str(said.trim()).with_context(|| format!("its figures are {said:?}"))?;
     match figures.iter().find(|(_, value)| !value.is_finite()) {
         Some((name, value)) => bail!("{name} is {value}"),
         None => Ok(figures),

@@ -10,7 +10,10 @@ pub struct Row {
     pub bars: Vec<(String, f64)>,
 }
 
-const WIDTH: f64 = 760.0;
+/// Of every picture.
+pub const WIDTH: f64 = 760.0;
+/// Of what is ours.
+pub const OURS: &str = "#b45309";
 /// Where bars begin, and the longest of them.
 const LEFT: f64 = 190.0;
 const LONGEST: f64 = 440.0;
@@ -22,16 +25,14 @@ const SPAN: f64 = 1000.0;
 pub fn svg(rows: &[Row]) -> String {
     let lines: usize = rows.iter().map(|row| row.bars.len() + 2).sum();
     let height = LINE * (lines as f64 + 1.0);
-    let mut text = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
-    );
+    let mut text = open(height);
     let mut y = LINE;
     for row in rows {
         put(&mut text, 8.0, y, &row.name, " font-weight=\"bold\"");
         y += LINE;
         let longest = row.bars.iter().map(|(_, value)| *value).fold(0.0, f64::max);
         for (n, (side, value)) in row.bars.iter().enumerate() {
-            let colour = if n == 0 { "#b45309" } else { "#94a3b8" };
+            let colour = if n == 0 { OURS } else { "#94a3b8" };
             let length = length(*value, longest);
             put(&mut text, 16.0, y, side, "");
             // Writing to a String does not fail.
@@ -48,12 +49,20 @@ pub fn svg(rows: &[Row]) -> String {
     text + "</svg>\n"
 }
 
+/// The beginning of a picture of this height; `</svg>` ends it.
+pub fn open(height: f64) -> String {
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
+    )
+}
+
 fn length(value: f64, longest: f64) -> f64 {
     let part = 1.0 + (value / longest).max(1.0 / SPAN).log10() / SPAN.log10();
     (LONGEST * part).max(1.0)
 }
 
-fn put(text: &mut String, x: f64, y: f64, words: &str, more: &str) {
+/// Writes words into it.
+pub fn put(text: &mut String, x: f64, y: f64, words: &str, more: &str) {
     let words = words.replace('&', "&amp;").replace('<', "&lt;");
     let _ = writeln!(text, "<text x=\"{x:.1}\" y=\"{y:.1}\"{more}>{words}</text>");
 }

@@ -3,70 +3,18 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    process::Command,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use serde::Serialize;
 
 use super::{
     figures::{Judged, Samples, Spread, judge},
+    machine::{self, Machine},
     passes::Measured,
     plot,
     rows::{Goal, Row},
 };
-
-/// Where and of what the figures are.
-#[derive(Serialize)]
-pub struct Machine {
-    cpu: String,
-    cores: usize,
-    kernel: String,
-    rustc: String,
-    commit: String,
-    profile: String,
-    allocator: &'static str,
-    /// Processes that wanted to run, over the last minute, before the first pass.
-    load: f64,
-}
-
-impl Machine {
-    /// Looks; warns where others are at work.
-    pub fn look(root: &Path, profile: &str) -> Result<Self> {
-        let said = |program: &str, args: &[&str]| said(root, program, args);
-        let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let cpu = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-        let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-        let load = load.split_whitespace().next().and_then(|l| l.parse().ok()).unwrap_or_default();
-        let machine = Self {
-            cpu: cpu.map_or_else(|| "unknown".into(), |(_, name)| name.to_owned()),
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
-            kernel: said("uname", &["-sr"]),
-            rustc: said("rustc", &["--version"]),
-            commit: commit(root),
-            profile: profile.to_owned(),
-            // The programs name no other.
-            allocator: "the system's",
-            load,
-        };
-        if machine.load > 0.5 * machine.cores as f64 {
-            eprintln!("the machine is busy (load {load}): ratios may hold, figures do not");
-        }
-        Ok(machine)
-    }
-}
-
-/// What a program says in this folder; nothing if it cannot be run.
-pub fn said(root: &Path, program: &str, args: &[&str]) -> String {
-    let out = Command::new(program).args(args).current_dir(root).output();
-    out.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default()
-}
-
-/// What is built.
-pub fn commit(root: &Path) -> String {
-    let changed = !said(root, "git", &["status", "--porcelain"]).is_empty();
-    said(root, "git", &["rev-parse", "--short", "HEAD"]) + if changed { " and changes" } else { "" }
-}
 
 /// The whole result.
 #[derive(Serialize)]
@@ -104,12 +52,7 @@ impl<'a> Report<'a> {
 
     /// Prints the table.
     pub fn print(&self) {
-        let m = &self.machine;
-        println!("{}, {} cores, {}, {}", m.cpu, m.cores, m.kernel, m.rustc);
-        println!(
-            "commit {}, profile {}, allocator {}, load {} at the start; {} runs: median (min .. max)",
-            m.commit, m.profile, m.allocator, m.load, self.runs
-        );
+        self.machine.describe(self.runs).iter().for_each(|line| println!("{line}"));
         self.rows.iter().for_each(RowReport::print);
         let judged = || self.rows.iter().flat_map(|row| &row.goals);
         let count = |met| judged().filter(|goal| goal.met == met).count();
@@ -122,34 +65,20 @@ impl<'a> Report<'a> {
         );
     }
 
-    /// Writes it into the folder of results, under today's date, as JSON, as a table and as a plot; where.
-    /// Earlier results of the day stay.
+    /// Writes it into the folder of results, as JSON, as a table and as a plot; where.
     pub fn save(&self, root: &Path) -> Result<PathBuf> {
-        let today = Command::new("date").args(["-u", "+%Y-%m-%d"]).output().context("asking for the date")?;
-        let today = String::from_utf8(today.stdout)?;
-        ensure!(today.trim().len() == 10, "date -u +%Y-%m-%d says {today:?}");
-        let folder = root.join("benches/results");
-        std::fs::create_dir_all(&folder)?;
-        let name = |n: u32| match n {
-            1 => today.trim().to_owned(),
-            n => format!("{}-{n}", today.trim()),
-        };
-        let path = |n: u32, kind: &str| folder.join(name(n) + kind);
-        let free = (1..100).find(|n| !path(*n, ".json").exists());
-        let n = free.context("a hundred results in one day are enough; remove some")?;
-        std::fs::write(path(n, ".json"), serde_json::to_string_pretty(self)? + "\n")?;
-        std::fs::write(path(n, ".md"), self.table())?;
-        std::fs::write(path(n, ".svg"), plot::svg(&self.bars()))?;
-        Ok(path(n, ".json"))
+        let path = machine::unused(root, "")?;
+        std::fs::write(path.with_extension("md"), self.table())?;
+        std::fs::write(path.with_extension("svg"), plot::svg(&self.bars()))?;
+        let path = path.with_extension("json");
+        std::fs::write(&path, serde_json::to_string_pretty(self)? + "\n")?;
+        Ok(path)
     }
 
     /// Medians, ratios and goals as a table in Markdown.
     fn table(&self) -> String {
-        let m = &self.machine;
-        let mut text = format!(
-            "{}, {} cores, {}, {}; commit {}, profile {}, allocator {}, load {} at the start; medians of {} runs (min .. max).\n\n| row | figure | side | median (min .. max) | ours / it |\n|---|---|---|---|---|\n",
-            m.cpu, m.cores, m.kernel, m.rustc, m.commit, m.profile, m.allocator, m.load, self.runs
-        );
+        let mut text = self.machine.describe(self.runs).join("; ");
+        text += ".\n\n| row | figure | side | median (min .. max) | ours / it |\n|---|---|---|---|---|\n";
         for row in &self.rows {
             for figure in row.judged() {
                 for side in &row.sides {
@@ -251,7 +180,8 @@ impl<'a> RowReport<'a> {
 }
 
 impl Spread {
-    fn show(&self) -> String {
+    /// As it is printed.
+    pub fn show(&self) -> String {
         format!("{} ({} .. {})", short(self.median), short(self.min), short(self.max))
     }
 }

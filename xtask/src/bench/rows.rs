@@ -3,7 +3,7 @@
 use std::{path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 
 /// One line of the table.
 #[derive(Deserialize)]
@@ -58,9 +58,9 @@ pub struct Peer {
     pub scale: f64,
 }
 
-/// Asks the program.
-pub fn read(binary: &Path) -> Result<Vec<Row>> {
-    let listed = Command::new(binary).arg("list").output().context("cannot run the benchmarks")?;
-    ensure!(listed.status.success(), "{} list failed", binary.display());
-    serde_json::from_slice(&listed.stdout).context("reading the list of rows")
+/// Asks the program for what it has: `list` rows, `sweeps`, `counts`.
+pub fn read<T: DeserializeOwned>(binary: &Path, what: &str) -> Result<Vec<T>> {
+    let listed = Command::new(binary).arg(what).output().context("cannot run the benchmarks")?;
+    ensure!(listed.status.success(), "{} {what} failed", binary.display());
+    serde_json::from_slice(&listed.stdout).with_context(|| format!("reading what {what} says"))
 }
