@@ -36,6 +36,11 @@ use row::{Figures, Size};
 use rows::ROWS;
 use sweeps::SWEEPS;
 
+/// As in the binaries that ship.
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const USAGE: &str = "usage: millet-benches list
        millet-benches run ROW SIDE [--smoke]
        millet-benches sweeps

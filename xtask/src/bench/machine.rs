@@ -24,7 +24,7 @@ pub struct Machine {
 
 impl Machine {
     /// Looks; warns where others are at work.
-    pub fn look(root: &Path, profile: &str) -> Result<Self> {
+    pub fn look(root: &Path, profile: &str, allocator: &'static str) -> Result<Self> {
         let said = |program: &str, args: &[&str]| said(root, program, args);
         let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let cpu = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
@@ -37,8 +37,7 @@ impl Machine {
             rustc: said("rustc", &["--version"]),
             commit: commit(root),
             profile: profile.to_owned(),
-            // The programs name no other.
-            allocator: "the system's",
+            allocator,
             load,
         };
         if machine.load > 0.5 * machine.cores as f64 {

@@ -45,6 +45,7 @@ pub const USAGE: &str =
              --save lands them, --smoke counts fewer, in the profile that tests share
   --runs     passes over the chosen rows, sides alternating (5); over the points of the sweeps (3)
   --profile  dist, as shipped, or release, which builds faster (dist; with --counts: release)
+  --system-allocator measures with the system's allocator in place of the one that ships, mimalloc
   --no-peers leaves out the peers' programs, also where they are found
   --save     keeps figures, table and plots under benches/results, by date
   --smoke    every row and the two smallest points of every sweep once in small form: shows that they run,
@@ -59,6 +60,7 @@ struct Options {
     runs: Option<usize>,
     /// As asked for.
     profile: Option<String>,
+    system_allocator: bool,
     peers: bool,
     json: bool,
     save: bool,
@@ -148,7 +150,7 @@ impl Chosen {
 
 /// The rows: sides beside each other.
 fn compare(root: &Path, options: &Options, binary: &Path, rows: &[rows::Row]) -> Result<bool> {
-    let machine = machine::Machine::look(root, options.profile())?;
+    let machine = machine::Machine::look(root, options.profile(), options.allocator())?;
     let peers = if options.peers { peers::Peers::find(root) } else { None };
     let runs = options.runs();
     let measured = passes::measure(binary, rows, peers.as_ref(), runs)?;
@@ -159,7 +161,7 @@ fn compare(root: &Path, options: &Options, binary: &Path, rows: &[rows::Row]) ->
 
 /// The sweeps: one side at rising sizes.
 fn grow(root: &Path, options: &Options, binary: &Path, sweeps: &[sweeps::Sweep]) -> Result<bool> {
-    let machine = machine::Machine::look(root, options.profile())?;
+    let machine = machine::Machine::look(root, options.profile(), options.allocator())?;
     let runs = options.runs();
     let measured = sweeps::measure(binary, sweeps, runs);
     let result = growth::Growth::new(machine, sweeps, &measured, runs);
@@ -216,6 +218,10 @@ impl Options {
         }
     }
 
+    fn allocator(&self) -> &'static str {
+        if self.system_allocator { "the system's" } else { "mimalloc" }
+    }
+
     fn wants(&self, row: &str) -> bool {
         self.filters.is_empty() || self.filters.iter().any(|filter| row.contains(filter.as_str()))
     }
@@ -227,6 +233,7 @@ fn parse(words: &[&str]) -> Result<Options> {
         sweeps: false,
         runs: None,
         profile: None,
+        system_allocator: false,
         peers: true,
         json: false,
         save: false,
@@ -247,6 +254,7 @@ fn parse(words: &[&str]) -> Result<Options> {
                 }
             }
             "--sweeps" => options.sweeps = true,
+            "--system-allocator" => options.system_allocator = true,
             "--no-peers" => options.peers = false,
             "--json" => options.json = true,
             "--save" => options.save = true,
@@ -282,6 +290,9 @@ fn build(root: &Path, options: &Options) -> Result<PathBuf> {
         // Alone: no feature of a test tool may get into what is measured.
         let profile = if options.list { "dev" } else { options.profile() };
         cargo.args(["-p", "millet-benches", "--profile", profile]);
+        if options.system_allocator {
+            cargo.arg("--no-default-features");
+        }
         // Whatever the shell says: split for incremental builds, code is inlined less.
         cargo.env("CARGO_INCREMENTAL", "0");
     }
