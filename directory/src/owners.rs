@@ -94,10 +94,4 @@ pub trait Residents: Send + Sync + 'static {
 
     /// Runs an envelope here (the directory has decided that this node is the one to try).
     fn dispatch(&self, envelope: Envelope) -> BoxFuture<'static, Outcome>;
-
-    /// As `dispatch`, for callers on the grains' own threads: until it first waits, the turn may run on
-    /// the caller's stack.
-    fn dispatch_inline(&self, envelope: Envelope) -> BoxFuture<'static, Outcome> {
-        self.dispatch(envelope)
-    }
 }

@@ -17,15 +17,11 @@ use crate::{
 
 /// Runs an envelope on this node. The message is in the mailbox (or refused) when this returns; the
 /// future waits for the outcome.
-pub(crate) fn dispatch<G: Grain>(
-    host: Arc<Host<G>>,
-    envelope: Envelope,
-    poll: fn(BootTime) -> FirstPoll,
-) -> BoxFuture<'static, Outcome> {
+pub(crate) fn dispatch<G: Grain>(host: Arc<Host<G>>, envelope: Envelope) -> BoxFuture<'static, Outcome> {
     let grain = envelope.target.clone();
     let (deadline, one_way) = (envelope.deadline, envelope.one_way);
     let pushed = host.deps.clock.boottime();
-    match accept(&host, envelope, poll(pushed)) {
+    match accept(&host, envelope) {
         Err(kind) => failed(kind, &grain),
         Ok(_) if one_way => Box::pin(std::future::ready(Ok(Bytes::new()))),
         Ok(mut rx) => Box::pin(async move {
@@ -44,7 +40,6 @@ pub(crate) fn dispatch<G: Grain>(
 fn accept<G: Grain>(
     host: &Arc<Host<G>>,
     envelope: Envelope,
-    poll: FirstPoll,
 ) -> Result<oneshot::Receiver<Outcome>, ErrorKind> {
     let Envelope { target, method, args, request, deadline, chain, sender: _, grant, one_way, context } =
         envelope;
@@ -81,7 +76,7 @@ fn accept<G: Grain>(
     let context = (!context.is_empty()).then_some(context);
     let head = Head { deadline, request, chain, context, one_way };
     let parcel = Parcel { head, msg, bounce: <G::Service as Hosted>::reject };
-    host.deliver(&target.key, parcel, poll, Activate::Yes).map_err(|back| match back.0 {
+    host.deliver(&target.key, parcel, FirstPoll::Spawned, Activate::Yes).map_err(|back| match back.0 {
         NotDelivered::Elsewhere => ErrorKind::Fenced,
         NotDelivered::Refused(kind) => kind,
     })?;

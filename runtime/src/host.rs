@@ -305,11 +305,8 @@ impl<G: Grain> Deliver<G::Service> for Host<G> {
 
 /// A host without its type.
 pub(crate) trait AnyHost: Send + Sync {
-    fn dispatch(
-        self: Arc<Self>,
-        envelope: millet_core::Envelope,
-        poll: fn(BootTime) -> FirstPoll,
-    ) -> BoxFuture<'static, millet_core::Outcome>;
+    fn dispatch(self: Arc<Self>, envelope: millet_core::Envelope)
+    -> BoxFuture<'static, millet_core::Outcome>;
     /// Starts the idle sweep.
     fn start(&self);
     fn session_ended(&self, session: SessionId) -> (u64, u64);
@@ -325,9 +322,8 @@ impl<G: Grain> AnyHost for Host<G> {
     fn dispatch(
         self: Arc<Self>,
         envelope: millet_core::Envelope,
-        poll: fn(BootTime) -> FirstPoll,
     ) -> BoxFuture<'static, millet_core::Outcome> {
-        crate::dispatch::dispatch(self, envelope, poll)
+        crate::dispatch::dispatch(self, envelope)
     }
 
     fn start(&self) {

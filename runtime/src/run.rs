@@ -9,6 +9,7 @@ use std::{
     future::poll_fn,
     sync::Arc,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use futures::{StreamExt, stream::FuturesUnordered};
@@ -33,6 +34,9 @@ type Batch<G> = VecDeque<Parcel<<G as Grain>::Service>>;
 
 /// Shared turns of one activation under way at once; more wait in the mailbox.
 const OPEN_READERS: usize = 1024;
+
+/// After a turn of this length others of its thread go first.
+const LONG: Duration = Duration::from_micros(200);
 
 thread_local! {
     /// First polls of runs on this thread's stack.
@@ -108,7 +112,12 @@ async fn run<G: Grain>(
             }
             continue;
         };
-        let now = now.take().unwrap_or_else(|| act.host.deps.clock.boottime());
+        let mut now = now.take().unwrap_or_else(|| act.host.deps.clock.boottime());
+        if last.0.is_some_and(|(_, since)| now.since(since) > LONG) {
+            // Whom its answer has woken waits where no other thread can take it over.
+            once_more().await;
+            now = act.host.deps.clock.boottime();
+        }
         let parcel = match admit(act, parcel, &last, now) {
             Admitted::Yes(parcel) => parcel,
             Admitted::Answered => continue,
@@ -173,10 +182,7 @@ async fn once_more() {
 }
 
 /// A turn that ends with its caller, half-way: what the control `OwnTurn` does without the rule.
-async fn callers_own<E>(
-    left: std::time::Duration,
-    turn: impl Future<Output = Result<(), E>>,
-) -> Result<(), E> {
+async fn callers_own<E>(left: Duration, turn: impl Future<Output = Result<(), E>>) -> Result<(), E> {
     tokio::time::timeout(left, turn).await.unwrap_or(Ok(()))
 }
 

@@ -14,7 +14,6 @@ use crate::{
     activation::EndGuard,
     deps::{Deps, Hosts},
     dispatch::failed,
-    parcel::FirstPoll,
     road::Roads,
     stripe::stripe,
 };
@@ -126,18 +125,8 @@ impl Residents for Runtime {
     }
 
     fn dispatch(&self, envelope: Envelope) -> BoxFuture<'static, Outcome> {
-        self.dispatched(envelope, |_| FirstPoll::Spawned)
-    }
-
-    fn dispatch_inline(&self, envelope: Envelope) -> BoxFuture<'static, Outcome> {
-        self.dispatched(envelope, FirstPoll::Inline)
-    }
-}
-
-impl Runtime {
-    fn dispatched(&self, envelope: Envelope, poll: fn(BootTime) -> FirstPoll) -> BoxFuture<'static, Outcome> {
         match self.hosts.by_name.get(&envelope.target.ty) {
-            Some(host) => host.clone().dispatch(envelope, poll),
+            Some(host) => host.clone().dispatch(envelope),
             None => {
                 let mut known: Vec<_> = self.hosts.by_name.keys().map(GrainType::as_str).collect();
                 known.sort_unstable();
@@ -148,7 +137,9 @@ impl Runtime {
             }
         }
     }
+}
 
+impl Runtime {
     /// Hands a guard to every activation that is to end and waits until all are dropped. Returns how many
     /// are left at `until`.
     async fn ended(&self, until: BootTime, end: impl FnOnce(&EndGuard)) -> usize {

@@ -167,6 +167,9 @@ pub(crate) const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
 pub(crate) const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 /// A connection that is silent for this long is pinged; without an answer within the same time it is closed.
 pub(crate) const HTTP2_KEEPALIVE: Duration = Duration::from_secs(5);
+/// The same for a connection that the grains' threads serve: turns that hold all of them up for some seconds
+/// are no reason to lose calls. (The listener gives up after ten.)
+pub(crate) const HTTP2_PATIENCE: Duration = Duration::from_secs(15);
 
 impl Dial {
     /// Dials through this network.
@@ -183,7 +186,16 @@ impl Dial {
     ///
     /// Cancel safety: dropping the future gives the attempt up.
     pub async fn connect(&self, addr: &str) -> Result<Channel, io::Error> {
-        let channel = endpoint(addr)?.connect_with_connector(self.connector(addr)).await;
+        self.connected(addr, endpoint(addr)?).await
+    }
+
+    /// As `connect`, for a connection whose tasks start among the grains'.
+    pub async fn connect_patiently(&self, addr: &str) -> Result<Channel, io::Error> {
+        self.connected(addr, endpoint(addr)?.keep_alive_timeout(HTTP2_PATIENCE)).await
+    }
+
+    async fn connected(&self, addr: &str, endpoint: Endpoint) -> Result<Channel, io::Error> {
+        let channel = endpoint.connect_with_connector(self.connector(addr)).await;
         channel.map_err(|e| io::Error::new(io::ErrorKind::ConnectionRefused, reason(&e)))
     }
 

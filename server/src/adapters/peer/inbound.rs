@@ -3,16 +3,16 @@
 //! the answers are lost.
 
 use std::{
+    future::poll_fn,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
-    task::{Context, Poll, Waker},
+    task::Poll,
     time::Duration,
 };
 
 use futures::{FutureExt, Stream, StreamExt, stream::FuturesUnordered};
 use millet_core::{
-    AppError, BootTime, BoxFuture, CallError, ErrorKind, Outcome, PlatformError, SessionId, SessionLease,
-    limits,
+    AppError, BoxFuture, CallError, ErrorKind, Outcome, PlatformError, SessionId, SessionLease, limits,
 };
 use millet_proto::{
     peer::{Hello, PROTOCOL, call_from_wire, reply_to_wire},
@@ -39,9 +39,6 @@ const CREDIT: u32 = 16_384;
 const BYTES: usize = 64 * 1024 * 1024;
 /// The first frame must come within this, or the stream is closed (a silent connection holds memory).
 const HELLO: Duration = Duration::from_secs(5);
-/// Turns of one frame may run for so long in the order in which their calls came, on the lane's thread; a
-/// frame that takes longer is spread over all.
-const INLINE: Duration = Duration::from_micros(200);
 /// How often a frozen writer is given another look at its session.
 const TICK: Duration = Duration::from_millis(20);
 
@@ -118,10 +115,11 @@ impl Peer for Service {
         match self.transport.accept(&hello).await {
             Ok((peer, taken)) => {
                 let frames = Writer::new(taken.lane.clone()).map(Ok);
-                let task = lane_task(self.transport.clone(), peer, taken, hello.clone(), incoming);
+                let number = hello.lane;
+                let task = lane_task(self.transport.clone(), peer, taken, hello, incoming);
                 let world = &self.transport.world;
                 // Calls where their turns run; what keeps the link alive where no turn can hold it up.
-                let spawner = if hello.lane == 0 { &world.io } else { &world.spawner };
+                let spawner = if number == 0 { &world.io } else { &world.spawner };
                 spawner.spawn("peer inbound lane", task);
                 Ok(Response::new(Box::pin(frames)))
             }
@@ -141,30 +139,47 @@ impl Peer for Service {
 fn lane_task(
     transport: Arc<Transport>,
     peer: Arc<Inbound>,
-    Taken { number, lane, ended, done }: Taken,
+    taken: Taken,
     hello: Hello,
     incoming: Streaming<PeerFrame>,
 ) -> BoxFuture<'static, ()> {
+    let (number, lane, ended) = (taken.number, taken.lane.clone(), taken.ended.clone());
+    let (session, done) = (hello.session, taken.done.clone());
+    let end = LaneEnd { transport: transport.clone(), peer: peer.clone(), taken, session };
     Box::pin(async move {
-        let session = hello.session;
-        let (t, p, l) = (transport.clone(), peer.clone(), lane.clone());
-        let reader = Reader { transport: t, peer: p, lane: l, done: done.clone(), session };
+        let reader = Reader { transport, peer, lane, done, session };
         let why = tokio::select! {
             () = ended.cancelled() => "the session has ended, or has opened it anew".to_owned(),
             why = async { if number == 0 { reader.control(incoming).await } else { reader.calls(incoming).await } } => why,
         };
         tracing::debug!(peer = %hello.node, lane = number, why, "an inbound lane ended");
-        drop(lane.with(super::lane::LaneState::close));
-        done.cancel();
-        peer.lanes.lock().retain(|taken| !Arc::ptr_eq(&taken.lane, &lane));
-        if number == 0 {
+        drop(end);
+    })
+}
+
+/// Dropped with a lane's task, however that ends: the peer hears that the lane has ended, and nobody waits
+/// for it.
+struct LaneEnd {
+    transport: Arc<Transport>,
+    peer: Arc<Inbound>,
+    taken: Taken,
+    session: SessionId,
+}
+
+impl Drop for LaneEnd {
+    fn drop(&mut self) {
+        let Self { transport, peer, taken, session } = self;
+        drop(taken.lane.with(super::lane::LaneState::close));
+        taken.done.cancel();
+        peer.lanes.lock().retain(|other| !Arc::ptr_eq(&other.lane, &taken.lane));
+        if taken.number == 0 {
             peer.close();
             let mut inbound = transport.inbound.lock();
-            if inbound.get(&session).is_some_and(|p| Arc::ptr_eq(p, &peer)) {
-                inbound.remove(&session);
+            if inbound.get(session).is_some_and(|p| Arc::ptr_eq(p, peer)) {
+                inbound.remove(session);
             }
         }
-    })
+    }
 }
 
 impl Transport {
@@ -266,12 +281,6 @@ type Ended = (u64, usize, Outcome);
 /// An answer on its way back.
 type Running = BoxFuture<'static, Ended>;
 
-/// A call that was given to the runtime.
-enum Call {
-    Ended(u64, Outcome),
-    Running(Running),
-}
-
 impl Reader {
     async fn control(&self, mut incoming: Streaming<PeerFrame>) -> String {
         let mut pings = tokio::time::interval(PING);
@@ -318,7 +327,7 @@ impl Reader {
                 Some(first) = running.next(), if !running.is_empty() => {
                     ended.push(first);
                     // Who ends at the same time is answered with it.
-                    tokio::task::yield_now().await;
+                    once_more().await;
                     while ended.len() < FRAME_MESSAGES
                         && let Some(Some(next)) = running.next().now_or_never()
                     {
@@ -338,15 +347,13 @@ impl Reader {
                         if frame.farewell() == wire::Farewell::Done {
                             self.done.cancel();
                         }
-                        let inline_until = self.transport.world.clock.boottime().after(INLINE);
                         for call in frame.calls {
                             let held = held(&call);
                             bytes += held;
-                            match self.take(call, held, inline_until) {
-                                Call::Ended(id, outcome) => ended.push((id, held, outcome)),
-                                Call::Running(call) => running.push(call),
-                            }
+                            running.push(self.take(call, held));
                         }
+                        // Turns before the next frame, however many of those have come.
+                        once_more().await;
                     }
                     Ok(None) => return "closed by the peer".into(),
                     Err(status) => return format!("lost: {}", status.message()),
@@ -358,37 +365,32 @@ impl Reader {
         }
     }
 
-    /// Gives one call to the runtime: messages reach a mailbox in the order in which they were sent. The
-    /// turn may run here until it first waits; after `inline_until`, what is left of a frame is spread over
-    /// the grains' threads.
-    fn take(&self, call: wire::Call, held: usize, inline_until: BootTime) -> Call {
+    /// Gives one call to the runtime. New futures are polled in the order they were pushed, so that
+    /// messages reach a mailbox in the order they were sent.
+    fn take(&self, call: wire::Call, held: usize) -> Running {
         let id = call.id;
-        let ended = |kind: ErrorKind| Call::Ended(id, Err(PlatformError::new(kind).into()));
+        let ready = |kind: ErrorKind| -> Running {
+            Box::pin(std::future::ready((id, held, Err(PlatformError::new(kind).into()))))
+        };
         let now = self.transport.world.clock.boottime();
         let Some(deadline) = self.peer.bound.lock().local_deadline(call.deadline_ms, now) else {
-            return ended(ErrorKind::Unavailable {
+            return ready(ErrorKind::Unavailable {
                 what: "the clocks of two nodes are not bounded by a fresh ping".into(),
             });
         };
         let envelope = match call_from_wire(call, self.session, deadline) {
             Ok(envelope) => envelope,
-            Err(e) => return ended(e.into()),
+            Err(e) => return ready(e.into()),
         };
         if deadline <= now {
-            return ended(ErrorKind::DeadlineExceeded { blocker: Some("the link".into()) });
+            return ready(ErrorKind::DeadlineExceeded { blocker: Some("the link".into()) });
         }
-        let Some(residents) = self.transport.residents() else {
-            return ended(ErrorKind::Unavailable { what: "this node is starting or stopping".into() });
-        };
-        let mut outcome = if now < inline_until {
-            residents.dispatch_inline(envelope)
-        } else {
-            residents.dispatch(envelope)
-        };
-        match outcome.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(outcome) => Call::Ended(id, outcome),
-            // Polled again, with a waker, where it waits.
-            Poll::Pending => Call::Running(Box::pin(async move { (id, held, outcome.await) })),
+        match self.transport.residents() {
+            Some(residents) => {
+                let outcome = residents.dispatch(envelope);
+                Box::pin(async move { (id, held, outcome.await) })
+            }
+            None => ready(ErrorKind::Unavailable { what: "this node is starting or stopping".into() }),
         }
     }
 
@@ -415,4 +417,17 @@ fn sayable(outcome: Outcome) -> Outcome {
     // The turn ran; what it said cannot be said.
     let why = format!("a result of {size} bytes is over the limit of {} bytes", limits::MESSAGE_BYTES);
     Err(PlatformError::new(ErrorKind::Unknown { why }).into())
+}
+
+/// Lets other tasks of this thread go first; other threads may take this one over.
+async fn once_more() {
+    let mut asked = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut asked, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }

@@ -241,7 +241,14 @@ impl Link {
             frame = next_frame(&mut control).await?;
         }
         let transport = self.transport.upgrade().ok_or("this node is shutting down")?;
-        let lanes = self.call_lanes_opened(&transport, dial).await?;
+        let mut opening = std::pin::pin!(self.call_lanes_opened(&transport, dial));
+        let lanes = loop {
+            tokio::select! {
+                lanes = &mut opening => break lanes?,
+                // The listener bounds our clock meanwhile, too.
+                frame = next_frame(&mut control) => self.heard_control(frame?, &mut bound),
+            }
+        };
         // No lane may send before all are open: what a half-open link has written would be lost with it.
         // The first frame may say more than hello.
         self.lanes[0].with(|state| state.add_credit(credit));
@@ -264,7 +271,7 @@ impl Link {
         let (opened, heard) = oneshot::channel();
         let link = self.clone();
         let open = async move {
-            let channel = dial.connect(&link.to.addr).await.map_err(|e| e.to_string())?;
+            let channel = dial.connect_patiently(&link.to.addr).await.map_err(|e| e.to_string())?;
             futures::future::try_join_all((1..link.lanes.len()).map(|n| link.open_lane(&channel, n))).await
         };
         let open = async move {
@@ -332,6 +339,8 @@ impl Link {
 
     /// Reads one call lane's answers until it ends.
     async fn answers(self: Arc<Self>, lane: usize, mut stream: Streaming<wire::PeerFrame>) {
+        // Also if this task is dropped half-way, with its runtime.
+        let _ends = Ends(&self);
         let why = loop {
             tokio::select! {
                 () = self.ended.cancelled() => return,
@@ -398,6 +407,15 @@ async fn next_frame(stream: &mut Streaming<wire::PeerFrame>) -> Result<wire::Pee
         Ok(Some(frame)) => Ok(frame),
         Ok(None) => Err("closed by the peer".into()),
         Err(status) => Err(format!("lost: {}", status.message())),
+    }
+}
+
+/// Ends its link when dropped.
+struct Ends<'l>(&'l Link);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.close("the task of a lane has ended");
     }
 }
 
