@@ -74,7 +74,7 @@ fn accept<G: Grain>(
     let (tx, rx) = oneshot::channel();
     let msg = G::Service::decode(method, args, tx).map_err(|(kind, _)| kind)?;
     let context = (!context.is_empty()).then_some(context);
-    let head = Head { deadline, request, chain, context, one_way };
+    let head = Head { deadline, request, chain, context, one_way, by_road: true };
     let parcel = Parcel { head, msg, bounce: <G::Service as Hosted>::reject };
     host.deliver(&target.key, parcel, FirstPoll::Spawned, Activate::Yes).map_err(|back| match back.0 {
         NotDelivered::Elsewhere => ErrorKind::Fenced,

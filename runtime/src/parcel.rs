@@ -21,6 +21,15 @@ pub(crate) struct Head {
     pub(crate) context: Option<Context>,
     /// Nobody waits for a reply.
     pub(crate) one_way: bool,
+    /// It came by the directory's road: a lane waits for the reply, not the caller.
+    pub(crate) by_road: bool,
+}
+
+impl Head {
+    /// Its reply wakes somebody whom others need, too.
+    pub(crate) fn wakes_a_lane(&self) -> bool {
+        self.by_road && !self.one_way
+    }
 }
 
 impl Head {
@@ -32,6 +41,7 @@ impl Head {
             chain: Chain(None),
             context: None,
             one_way: true,
+            by_road: false,
         }
     }
 }

@@ -242,23 +242,31 @@ impl<S: Hosted> GrainRef<S> {
         one_way: bool,
     ) -> Result<Head, ErrorKind> {
         let own = now.after(self.limit);
+        let head = |deadline, request, chain, context| Head {
+            deadline,
+            request,
+            chain,
+            context,
+            one_way,
+            by_road: false,
+        };
         let Some(origin) = &self.origin else {
             let context = merged(None, &self.context)?;
             let request = self.road.deps.fresh_request();
-            return Ok(Head { deadline: own, request, chain: millet_core::Chain(None), context, one_way });
+            return Ok(head(own, request, millet_core::Chain(None), context));
         };
         let context = merged(origin.context.as_ref(), &self.context)?;
         if one_way {
             // Nobody waits for a tell, so it cannot close a cycle and has a deadline of its own.
             let request = origin.next_request();
-            return Ok(Head { deadline: own, request, chain: millet_core::Chain(None), context, one_way });
+            return Ok(head(own, request, millet_core::Chain(None), context));
         }
         check_chain(&origin.chain, (to.ty, to.key), M::INFO.shared)?;
         let deadline = own.min(origin.deadline);
         if deadline <= now {
             return Err(ErrorKind::DeadlineExceeded { blocker: None });
         }
-        Ok(Head { deadline, request: origin.next_request(), chain: origin.chain.clone(), context, one_way })
+        Ok(head(deadline, origin.next_request(), origin.chain.clone(), context))
     }
 
     /// A call made by an activation is an output of it: it leaves only under a valid lease.

@@ -9,7 +9,6 @@ use std::{
     future::poll_fn,
     sync::Arc,
     task::{Context, Poll, Waker},
-    time::Duration,
 };
 
 use futures::{StreamExt, stream::FuturesUnordered};
@@ -34,9 +33,6 @@ type Batch<G> = VecDeque<Parcel<<G as Grain>::Service>>;
 
 /// Shared turns of one activation under way at once; more wait in the mailbox.
 const OPEN_READERS: usize = 1024;
-
-/// After a turn of this length others of its thread go first.
-const LONG: Duration = Duration::from_micros(200);
 
 thread_local! {
     /// First polls of runs on this thread's stack.
@@ -87,9 +83,14 @@ async fn run<G: Grain>(
     let mut batch = Batch::<G>::new();
     let mut last = LastTurn::default();
     let mut budget = limits::TURN_BUDGET;
-    let mut told = false;
+    let (mut told, mut woke_a_lane) = (false, false);
     let end = loop {
         let act = ctx.activation();
+        if woke_a_lane && !batch.is_empty() {
+            // The lane waits where no other thread can take it over, and the next turn may be a long one.
+            woke_a_lane = false;
+            once_more().await;
+        }
         if act.has_system() {
             now = None;
             if let Err(end) = Box::pin(system_lane(act, &mut g)).await {
@@ -112,12 +113,7 @@ async fn run<G: Grain>(
             }
             continue;
         };
-        let mut now = now.take().unwrap_or_else(|| act.host.deps.clock.boottime());
-        if last.0.is_some_and(|(_, since)| now.since(since) > LONG) {
-            // Whom its answer has woken waits where no other thread can take it over.
-            once_more().await;
-            now = act.host.deps.clock.boottime();
-        }
+        let now = now.take().unwrap_or_else(|| act.host.deps.clock.boottime());
         let parcel = match admit(act, parcel, &last, now) {
             Admitted::Yes(parcel) => parcel,
             Admitted::Answered => continue,
@@ -130,6 +126,7 @@ async fn run<G: Grain>(
         act.mark_turn(info.id, now, true);
         // Not of the message that began the run: one alone is no stream.
         told = parcel.head.one_way && last.0.is_some();
+        woke_a_lane = parcel.head.wakes_a_lane();
         last = LastTurn(Some((info.name, now)));
         let panicked = if info.shared {
             readers(act, &g, parcel, &mut batch).await
@@ -182,7 +179,10 @@ async fn once_more() {
 }
 
 /// A turn that ends with its caller, half-way: what the control `OwnTurn` does without the rule.
-async fn callers_own<E>(left: Duration, turn: impl Future<Output = Result<(), E>>) -> Result<(), E> {
+async fn callers_own<E>(
+    left: std::time::Duration,
+    turn: impl Future<Output = Result<(), E>>,
+) -> Result<(), E> {
     tokio::time::timeout(left, turn).await.unwrap_or(Ok(()))
 }
 
@@ -249,7 +249,14 @@ async fn readers<G: Grain>(
     poll_fn(|cx| {
         loop {
             match open.poll_next_unpin(cx) {
-                Poll::Ready(Some(p)) => panicked |= p,
+                Poll::Ready(Some(ended)) => {
+                    panicked |= ended.panicked;
+                    if ended.woke_a_lane && !open.is_empty() {
+                        // As between exclusive turns.
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                }
                 Poll::Ready(None) => return Poll::Ready(()),
                 Poll::Pending => {
                     if panicked {
@@ -272,16 +279,22 @@ async fn readers<G: Grain>(
     panicked
 }
 
-async fn read_turn<G: Grain>(act: &Arc<Activation<G>>, g: &G, parcel: Parcel<G::Service>) -> bool {
+/// A shared turn that has ended.
+struct Read {
+    panicked: bool,
+    woke_a_lane: bool,
+}
+
+async fn read_turn<G: Grain>(act: &Arc<Activation<G>>, g: &G, parcel: Parcel<G::Service>) -> Read {
     let name = G::Service::info(&parcel.msg).name;
+    let woke_a_lane = parcel.head.wakes_a_lane();
     let ctx = Ctx::new(act.clone(), parcel.head, true);
-    match caught(G::Service::read(g, &ctx, parcel.msg)).await {
-        Ok(()) => false,
-        Err(panic) => {
-            answer_panic(act, panic, name);
-            true
-        }
+    let ended = caught(G::Service::read(g, &ctx, parcel.msg)).await;
+    let panicked = ended.is_err();
+    if let Err(panic) = ended {
+        answer_panic(act, panic, name);
     }
+    Read { panicked, woke_a_lane }
 }
 
 /// Shared turns that may join those under way: from the front of the mailbox up to the first exclusive

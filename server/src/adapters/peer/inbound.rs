@@ -340,8 +340,8 @@ impl Reader {
                             self.transport.counters.frames_from_ended.fetch_add(1, Ordering::Relaxed);
                             return format!("session {} has ended", self.session);
                         }
-                        let owed = self.lane.with(|state| state.owed());
-                        if running.len() + owed + frame.calls.len() > CREDIT as usize {
+                        let unsaid = self.lane.with(|state| state.unsaid());
+                        if running.len() + unsaid + frame.calls.len() > CREDIT as usize {
                             return format!("more than {CREDIT} calls in flight");
                         }
                         if frame.farewell() == wire::Farewell::Done {

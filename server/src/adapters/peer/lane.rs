@@ -41,7 +41,6 @@ pub struct LaneState<T> {
     earliest: BootTime,
     replies: VecDeque<(wire::CallReply, usize)>,
     reply_bytes: usize,
-    owed: u32,
     pings: VecDeque<u64>,
     pongs: VecDeque<u64>,
     /// Our farewell, if one waits to be written.
@@ -65,7 +64,6 @@ impl<T> LaneState<T> {
             earliest: BootTime::NEVER,
             replies: VecDeque::new(),
             reply_bytes: 0,
-            owed: 0,
             pings: VecDeque::new(),
             pongs: VecDeque::new(),
             farewell: None,
@@ -173,13 +171,12 @@ impl<T> LaneState<T> {
         self.credit += u64::from(more);
     }
 
-    /// Queues an answer, and gives back the credit of the call it answers.
+    /// Queues an answer; the credit of its call is given back with it.
     pub fn reply(&mut self, reply: wire::CallReply) {
         if !self.closed {
             let bytes = reply.encoded_len();
             self.replies.push_back((reply, bytes));
             self.reply_bytes += bytes;
-            self.owed += 1;
         }
     }
 
@@ -207,9 +204,9 @@ impl<T> LaneState<T> {
         self.reply_bytes
     }
 
-    /// Calls that were answered and whose credit the other side has not got back.
-    pub fn owed(&self) -> usize {
-        self.owed as usize
+    /// Answers that wait to be written: the other side has not got the credit of their calls back.
+    pub fn unsaid(&self) -> usize {
+        self.replies.len()
     }
 
     /// Whether there is something to write, if the session allows it.
@@ -260,7 +257,8 @@ impl<T> LaneState<T> {
             *bytes += len;
             frame.replies.push(reply);
         }
-        frame.credit = std::mem::take(&mut self.owed);
+        // Of what is said, and no more: a peer that reads nothing gets nothing to send more with (G6).
+        frame.credit = u32::try_from(frame.replies.len()).unwrap_or(u32::MAX);
     }
 
     fn pack_calls(&mut self, frame: &mut wire::PeerFrame, bytes: &mut usize) {
@@ -385,6 +383,18 @@ mod tests {
             assert_eq!(l.abandon(id), Some("w"));
         }
         assert_eq!((l.calls.len(), l.queued_bytes(), l.pending.len()), (0, 0, 0));
+    }
+
+    /// Otherwise a peer that reads one frame of many could send calls for all of them.
+    #[test]
+    fn g6_credit_comes_back_with_the_answers_that_a_frame_holds() {
+        let mut l = lane(0);
+        for id in 0..FRAME_MESSAGES as u64 + 5 {
+            l.reply(wire::CallReply { id, ..Default::default() });
+        }
+        let credit = |l: &mut LaneState<_>| l.pack(0, true).expect("answers").credit as usize;
+        assert_eq!((credit(&mut l), l.unsaid()), (FRAME_MESSAGES, 5));
+        assert_eq!((credit(&mut l), l.unsaid()), (5, 0));
     }
 
     #[test]

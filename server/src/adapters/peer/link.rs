@@ -192,6 +192,7 @@ impl Link {
 
     /// The link's task: handshake, then pings, deadlines and answers until it ends.
     async fn run(self: Arc<Self>, dial: Dial) {
+        let _ends = Ends(&self);
         let why = tokio::select! {
             () = self.ended.cancelled() => return,
             why = self.connection(dial) => why,
@@ -312,7 +313,12 @@ impl Link {
             tokio::select! {
                 frame = next_frame(&mut stream) => match frame {
                     Ok(frame) => self.heard_control(frame, &mut bound),
-                    Err(why) => return why,
+                    Err(why) => {
+                        // The peer closes the call lanes, too: what it has answered is read to its end, which
+                        // ends the link; turns here may hold that up.
+                        drop(tokio::time::timeout(SILENCE, self.ended.cancelled()).await);
+                        return why;
+                    }
                 },
                 _ = pings.tick() => {
                     self.ping(&mut bound);
@@ -410,7 +416,7 @@ async fn next_frame(stream: &mut Streaming<wire::PeerFrame>) -> Result<wire::Pee
     }
 }
 
-/// Ends its link when dropped.
+/// Ends its link when dropped: also where the task that holds it is dropped half-way.
 struct Ends<'l>(&'l Link);
 
 impl Drop for Ends<'_> {
