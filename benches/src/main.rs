@@ -36,7 +36,7 @@ use row::{Figures, Size};
 use rows::ROWS;
 use sweeps::SWEEPS;
 
-/// As in the binaries that ship.
+/// Measured better than the system's (docs/dependencies.md says why our binaries do not ship with it).
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -9,10 +9,6 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use millet::{Node, config::Config, node::init_cluster, world::World};
 
-/// Measured better than the system's (docs/performance.md).
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 #[derive(Parser)]
 #[command(name = "millet", version, about = "Millet: a metadata node, and tools to make a cluster")]
 struct Args {

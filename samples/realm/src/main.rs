@@ -14,10 +14,6 @@ use std::ffi::OsString;
 use clap::{Parser, Subcommand};
 use rustix::time::{ClockId, clock_gettime};
 
-/// Measured better than the system's (docs/performance.md).
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// The realm.
 #[derive(Parser)]
 #[command(version, about, args_conflicts_with_subcommands = true)]

@@ -45,7 +45,7 @@ pub const USAGE: &str =
              --save lands them, --smoke counts fewer, in the profile that tests share
   --runs     passes over the chosen rows, sides alternating (5); over the points of the sweeps (3)
   --profile  dist, as shipped, or release, which builds faster (dist; with --counts: release)
-  --system-allocator measures with the system's allocator in place of the one that ships, mimalloc
+  --system-allocator measures with the system's allocator in place of mimalloc
   --no-peers leaves out the peers' programs, also where they are found
   --save     keeps figures, table and plots under benches/results, by date
   --smoke    every row and the two smallest points of every sweep once in small form: shows that they run,
