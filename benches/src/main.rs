@@ -83,14 +83,8 @@ fn act(words: &[&str]) -> Result<()> {
 
 /// Does one side's work once and prints its figures as a JSON object.
 fn run(row: &str, side: &str, size: Size) -> Result<()> {
-    let row = ROWS.iter().find(|r| r.name == row).with_context(|| {
-        let names: Vec<&str> = ROWS.iter().map(|r| r.name).collect();
-        format!("no row {row:?}; there are {}", names.join(", "))
-    })?;
-    let side = row.sides.iter().find(|s| s.name == side).with_context(|| {
-        let names: Vec<&str> = row.sides.iter().map(|s| s.name).collect();
-        format!("{} has no side {side:?}; there are {}", row.name, names.join(", "))
-    })?;
+    let row = named("row", ROWS, |r| r.name, row)?;
+    let side = named("side", row.sides, |s| s.name, side).context(row.name)?;
     let figures = (side.run)(size).with_context(|| format!("{}, {}", row.name, side.name))?;
     print(figures);
     Ok(())
@@ -98,10 +92,7 @@ fn run(row: &str, side: &str, size: Size) -> Result<()> {
 
 /// Does one point's work once and prints its figures as a JSON object; where the machine cannot, why.
 fn sweep(name: &str, point: &str, size: Size) -> Result<()> {
-    let sweep = SWEEPS.iter().find(|s| s.name == name).with_context(|| {
-        let names: Vec<&str> = SWEEPS.iter().map(|s| s.name).collect();
-        format!("no sweep {name:?}; there are {}", names.join(", "))
-    })?;
+    let sweep = named("sweep", SWEEPS, |s| s.name, name)?;
     let point = point.parse().with_context(|| format!("{point:?} is no point of {name}"))?;
     match memory::shortage((sweep.memory)(point))? {
         Some(why) => println!("{}", serde_json::json!({ MISSING: why })),
@@ -120,11 +111,16 @@ fn print(figures: Figures) {
 
 /// Does one operation so many times and prints nothing: what it costs is seen from outside.
 fn count(name: &str, ops: u64) -> Result<()> {
-    let count = COUNTS.iter().find(|c| c.name == name).with_context(|| {
-        let names: Vec<&str> = COUNTS.iter().map(|c| c.name).collect();
-        format!("no operation {name:?}; there are {}", names.join(", "))
-    })?;
+    let count = named("operation", COUNTS, |c| c.name, name)?;
     (count.run)(ops).with_context(|| count.name)
+}
+
+/// The one of this name; where there is none, what there is.
+fn named<'t, T>(kind: &str, all: &'t [T], name: fn(&T) -> &'static str, wanted: &str) -> Result<&'t T> {
+    all.iter().find(|one| name(one) == wanted).with_context(|| {
+        let names: Vec<&str> = all.iter().map(name).collect();
+        format!("no {kind} {wanted:?}; there are {}", names.join(", "))
+    })
 }
 
 #[cfg(test)]

@@ -57,7 +57,8 @@ pub trait Owners: Send + Sync + 'static {
     fn until_valid(&self, session: &Arc<SessionLease>, until: BootTime) -> BoxFuture<'static, bool>;
 
     /// Carries a call to wherever the grain is, this node included, and follows `Moved` and `Fenced`
-    /// (R13, R30). The one road: the gateway and grain-to-grain calls both take it.
+    /// (R13, R30). The one road: the gateway and grain-to-grain calls both take it. Ends by itself, at the
+    /// latest shortly after the envelope's deadline (G5): callers set no timer of their own.
     fn call(&self, envelope: Envelope) -> BoxFuture<'static, Outcome>;
 
     /// Whether a call to the grain should be given to this node's runtime right away: it is held here,

@@ -19,7 +19,7 @@ use millet::{
         BootTime, BoxFuture, CallError, Chain, Envelope, ErrorKind, GrainId, GrainType, Grant, Key, MethodId,
         NodeId, Outcome, Ran, RequestId, Sender, SessionId, SessionLease, ShardId, limits,
     },
-    world::{Dial, World},
+    world::{Dial, RealDisk, World},
 };
 use millet_directory::{PeerId, Peers, Residents};
 use millet_testkit::until_async;
@@ -103,7 +103,10 @@ async fn node(id: u64, change: impl FnOnce(&mut TransportConfig)) -> Node {
 }
 
 async fn node_of(cluster: &str, id: u64, change: impl FnOnce(&mut TransportConfig)) -> Node {
-    let world = World::here();
+    node_in(World::here(), cluster, id, change).await
+}
+
+async fn node_in(world: World, cluster: &str, id: u64, change: impl FnOnce(&mut TransportConfig)) -> Node {
     let lease = Arc::new(SessionLease::opened(SessionId(id * 10), Duration::from_secs(3600)));
     lease.renewed(world.clock.boottime());
     let who = Arc::new(Who { lease, ended: Mutex::default() });
@@ -216,6 +219,29 @@ async fn r26_a_cut_link_ends_every_call_as_unknown_and_the_next_call_dials_again
     assert!(matches!(refused, ErrorKind::Unavailable { .. }), "{refused:?}");
     let again = async || a.transport.call(&b.peer, a.envelope(1, 0, "x")).await.is_ok();
     until_async("the peer is reached again", again, LIMIT).await;
+}
+
+/// Grains' threads that are gone take the tasks of call lanes with them, on the listener's side or on the
+/// dialler's, and the network's go on: who waits hears it at once, not at the deadline.
+#[tokio::test(flavor = "multi_thread")]
+async fn r26_call_lanes_whose_threads_are_gone_end_the_link() {
+    for listeners in [true, false] {
+        let grains = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let grains = grains.expect("a thread");
+        let here = tokio::runtime::Handle::current();
+        let apart = World::real(grains.handle().clone(), here, Arc::new(RealDisk));
+        let (one, two) = if listeners { (World::here(), apart) } else { (apart, World::here()) };
+        let (a, b) = (node_in(one, "test", 1, |_| {}).await, node_in(two, "test", 2, |_| {}).await);
+        let parked = a.transport.call(&b.peer, a.call_in(1, 1, "parked", 3 * LIMIT));
+        let end = async {
+            let started = async || b.echo.started.load(Ordering::SeqCst) == 1;
+            until_async("the turn has started", started, LIMIT).await;
+            grains.shutdown_background();
+        };
+        let (outcome, ()) = tokio::join!(tokio::time::timeout(LIMIT, parked), end);
+        let outcome = outcome.unwrap_or_else(|_| panic!("nobody was told; the listener's: {listeners}"));
+        assert!(matches!(kind(outcome), ErrorKind::Unknown { .. }));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
