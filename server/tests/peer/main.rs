@@ -1,10 +1,9 @@
 //! The transport between nodes, over real sockets on loopback.
 
+mod node;
+
 use std::{
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Weak, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -13,137 +12,18 @@ use futures::StreamExt;
 use millet::{
     adapters::{
         listen,
-        peer::{Identity, Transport, TransportConfig},
+        peer::{Transport, TransportConfig},
     },
-    core::{
-        BootTime, BoxFuture, CallError, Chain, Envelope, ErrorKind, GrainId, GrainType, Grant, Key, MethodId,
-        NodeId, Outcome, Ran, RequestId, Sender, SessionId, SessionLease, ShardId, limits,
-    },
+    core::{CallError, ErrorKind, Key, NodeId, Outcome, Ran, Sender, SessionId, SessionLease, limits},
     world::{Dial, RealDisk, World},
 };
 use millet_directory::{PeerId, Peers, Residents};
 use millet_testkit::until_async;
+use node::{Echo, Who, node, node_in, node_of};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 const LIMIT: Duration = Duration::from_secs(20);
-
-/// A node's identity, set by hand.
-struct Who {
-    lease: Arc<SessionLease>,
-    ended: Mutex<Vec<SessionId>>,
-}
-
-impl Identity for Who {
-    fn session(&self) -> Option<Arc<SessionLease>> {
-        Some(self.lease.clone())
-    }
-    fn has_ended(&self, session: SessionId) -> bool {
-        self.ended.lock().contains(&session)
-    }
-    fn accepts_from(&self, session: SessionId) -> BoxFuture<'static, bool> {
-        Box::pin(std::future::ready(!self.has_ended(session)))
-    }
-}
-
-/// Answers with the arguments; method 1 waits for `gate` first; keeps the order of arrival.
-#[derive(Default)]
-struct Echo {
-    seen: Mutex<Vec<(Envelope, Bytes)>>,
-    started: AtomicUsize,
-    gate: Notify,
-    me: std::sync::OnceLock<Weak<Echo>>,
-}
-
-impl Residents for Echo {
-    fn session_ended(&self, _: SessionId) {}
-    fn close_shard<'a>(&'a self, _: &'a GrainType, _: ShardId, _: Grant, _: BootTime) -> BoxFuture<'a, bool> {
-        Box::pin(async { true })
-    }
-    fn outranked(&self, _: &GrainId, _: Grant) {}
-    fn drain<'a>(&'a self, _: BootTime) -> BoxFuture<'a, usize> {
-        Box::pin(async { 0 })
-    }
-    fn activations(&self) -> u64 {
-        0
-    }
-    fn dispatch(&self, envelope: Envelope) -> BoxFuture<'static, Outcome> {
-        let me = self.me.get().and_then(Weak::upgrade).expect("attached");
-        Box::pin(async move {
-            me.started.fetch_add(1, Ordering::SeqCst);
-            let (method, args) = (envelope.method, envelope.args.clone());
-            me.seen.lock().push((envelope, args.clone()));
-            if method == MethodId(1) {
-                me.gate.notified().await;
-            }
-            Ok(args)
-        })
-    }
-}
-
-struct Node {
-    transport: Arc<Transport>,
-    who: Arc<Who>,
-    echo: Arc<Echo>,
-    peer: PeerId,
-    world: World,
-    stop: CancellationToken,
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        self.stop.cancel();
-        self.transport.close();
-    }
-}
-
-async fn node(id: u64, change: impl FnOnce(&mut TransportConfig)) -> Node {
-    node_of("test", id, change).await
-}
-
-async fn node_of(cluster: &str, id: u64, change: impl FnOnce(&mut TransportConfig)) -> Node {
-    node_in(World::here(), cluster, id, change).await
-}
-
-async fn node_in(world: World, cluster: &str, id: u64, change: impl FnOnce(&mut TransportConfig)) -> Node {
-    let lease = Arc::new(SessionLease::opened(SessionId(id * 10), Duration::from_secs(3600)));
-    lease.renewed(world.clock.boottime());
-    let who = Arc::new(Who { lease, ended: Mutex::default() });
-    let mut config = TransportConfig::new(NodeId(id), 2);
-    change(&mut config);
-    let transport = Transport::new(world.clone(), config);
-    let echo = Arc::new(Echo::default());
-    echo.me.set(Arc::downgrade(&echo)).expect("once");
-    let residents: Arc<dyn Residents> = echo.clone();
-    transport.attach(cluster.into(), who.clone(), Arc::downgrade(&residents));
-    let (listener, addr) = listen::bind(&*world.net, "test", "127.0.0.1:0").await.expect("a free port");
-    let stop = CancellationToken::new();
-    let router = listen::inner_server().add_service(transport.service());
-    tokio::spawn(listen::serve("peer", router, listener, stop.clone().cancelled_owned(), Duration::ZERO));
-    let peer = PeerId { node: NodeId(id), session: SessionId(id * 10), addr: addr.to_string() };
-    Node { transport, who, echo, peer, world, stop }
-}
-
-impl Node {
-    fn call_in(&self, key: u64, method: u32, args: impl Into<Bytes>, left: Duration) -> Envelope {
-        Envelope {
-            target: GrainId::new(GrainType::new("Echo").expect("ok"), Key::Int(key)),
-            method: MethodId(method),
-            args: args.into(),
-            request: RequestId(1),
-            deadline: self.world.clock.boottime().after(left),
-            chain: Chain::default(),
-            sender: Some(Sender { session: self.peer.session, epoch: None }),
-            grant: None,
-            one_way: false,
-            context: Arc::default(),
-        }
-    }
-    fn envelope(&self, key: u64, method: u32, args: impl Into<Bytes>) -> Envelope {
-        self.call_in(key, method, args, Duration::from_secs(10))
-    }
-}
 
 fn kind(outcome: Outcome) -> ErrorKind {
     match outcome {
